@@ -1,0 +1,3 @@
+"""AgentCube sandboxes from Jupyter and from Python."""
+
+from __future__ import annotations
