@@ -31,6 +31,10 @@
     ├── ClientStateError (RuntimeError)   used before open, after close, or on another event loop
     ├── CommandExecutionError             .exit_code  .stdout  .stderr  .command
     ├── CommandTimeoutError (TimeoutError)  .timeout  .stdout  .stderr  .command
+    ├── LedgerError                       .path  the local record of owned sessions
+    │   ├── LedgerLockedError
+    │   ├── LedgerCorruptError
+    │   └── LedgerVersionError            written by a newer version
     └── SandboxError                      the stateful guest in the session
         ├── GuestStartError
         ├── GuestLostError
@@ -279,6 +283,33 @@ class CommandTimeoutError(AgentCubeError, TimeoutError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), str(self), dict(self.__dict__))
+
+
+class LedgerError(AgentCubeError):
+    """The ledger of owned sessions (the file `path`) could not be read or written.
+
+    Nothing else is affected. Who goes on without it should say so: what is made meanwhile is not cleaned up
+    after a crash.
+    """
+
+    def __init__(self, message: str, *, path: str, session_id: str | None = None) -> None:
+        super().__init__(message, session_id=session_id)
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (type(self), str(self), dict(self.__dict__))
+
+
+class LedgerLockedError(LedgerError):
+    """Another process held the ledger for longer than we were ready to wait."""
+
+
+class LedgerCorruptError(LedgerError):
+    """The ledger's file is damaged or is not a ledger."""
+
+
+class LedgerVersionError(LedgerError):
+    """The ledger was written by a newer version of agentcube-kernel."""
 
 
 class SandboxError(AgentCubeError):
