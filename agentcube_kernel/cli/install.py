@@ -1,0 +1,222 @@
+"""`agentcube-kernel install`: write a kernelspec that starts this environment's kernel with settings."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+import tempfile
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+import click
+
+from agentcube_kernel.config import check_segment, check_url
+from agentcube_kernel.errors import ConfigurationError
+
+DEFAULT_NAME = "agentcube"
+DEFAULT_DISPLAY_NAME = "AgentCube Remote"
+SHIPPED = "share/jupyter/kernels/agentcube/"
+
+OPTION_VARIABLES = {
+    "router_url": "ROUTER_URL",
+    "workload_manager_url": "WORKLOAD_MANAGER_URL",
+    "picod_url": "AGENTCUBE_PICOD_URL",
+    "namespace": "AGENTCUBE_NAMESPACE",
+    "interpreter": "AGENTCUBE_INTERPRETER",
+    "session_id": "AGENTCUBE_SESSION_ID",
+    "token_file": "AGENTCUBE_TOKEN_FILE",
+    "oauth_token_url": "AGENTCUBE_OAUTH_TOKEN_URL",
+    "oauth_client_id": "AGENTCUBE_OAUTH_CLIENT_ID",
+}
+
+NO_SECRETS = (
+    "a kernelspec is a plain file that others may read, so no token or secret is ever written to it. "
+    "Put the token into a file that only you can read (chmod 600) and give its path with --token-file, "
+    "or set {variable} in the environment that Jupyter is started in."
+)
+# Everything else that is a setting of AgentCube's may be given with --env; these may not.
+_SECRET = re.compile(r"TOKEN$|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|PRIVATE_KEY|AUTHORIZATION|COOKIE")
+_LOOKS_LIKE_TOKEN = re.compile(r"^\s*(Bearer\s|eyJ[\w-]+\.[\w-]+\.)")
+
+
+def _refuse(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    """Refuse a secret without repeating it."""
+    if value is not None:
+        variable = "AGENTCUBE_OAUTH_CLIENT_SECRET" if "secret" in (param.name or "") else "AGENTCUBE_TOKEN"
+        raise click.BadParameter(NO_SECRETS.format(variable=variable), ctx=ctx, param=param)
+
+
+def _token_file(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """An absolute path, since a kernel is started in its notebook's folder."""
+    if value is None:
+        return None
+    if _LOOKS_LIKE_TOKEN.match(value):
+        message = "this looks like a token, not like the path of a file; "
+        raise click.BadParameter(
+            message + NO_SECRETS.format(variable="AGENTCUBE_TOKEN"), ctx=ctx, param=param
+        )
+    return str(Path(value).expanduser().absolute())
+
+
+def _extra_env(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """Parse NAME=VALUE pairs and refuse names that stand for secrets."""
+    env = {}
+    for pair in values:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.isidentifier():
+            raise click.BadParameter(f"{name!r} is not of the form NAME=VALUE", ctx=ctx, param=param)
+        if _SECRET.search(name.upper()) or _LOOKS_LIKE_TOKEN.match(value):
+            raise click.BadParameter(NO_SECRETS.format(variable=name), ctx=ctx, param=param)
+        env[name] = value
+    return env
+
+
+def _kernel_name(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", value):
+        raise click.BadParameter(
+            f"{value!r}: a kernel's name has only letters, digits, '.', '_' and '-'", ctx=ctx, param=param
+        )
+    return value.lower()
+
+
+@click.command()
+@click.option("--user", is_flag=True, help="For the current user, whatever environment Jupyter is in.")
+@click.option("--sys-prefix", is_flag=True, help="Into this Python environment (the default inside of one).")
+@click.option("--prefix", metavar="P", help="Below P, as P/share/jupyter/kernels/NAME.")
+@click.option(
+    "--name", default=DEFAULT_NAME, show_default=True, callback=_kernel_name, help="The folder's name."
+)
+@click.option("--display-name", metavar="TEXT", help="What notebooks show  [default: AgentCube Remote]")
+@click.option("--router-url", metavar="URL", help="The AgentCube Router.")
+@click.option("--workload-manager-url", metavar="URL", help="The AgentCube WorkloadManager.")
+@click.option("--picod-url", metavar="URL", help="One PicoD and nothing else, for development.")
+@click.option("--namespace", metavar="NS", help="The Kubernetes namespace of the sandboxes.")
+@click.option("--interpreter", metavar="I", help="The CodeInterpreter that sandboxes are made from.")
+@click.option("--session-id", metavar="ID", help="Attach to this session instead of creating one.")
+@click.option("--token-file", metavar="PATH", callback=_token_file, help="A file that holds the token.")
+@click.option("--oauth-token-url", metavar="URL", help="Where OAuth2 client credentials get a token.")
+@click.option(
+    "--oauth-client-id", metavar="ID", help="The OAuth2 client; its secret stays in the environment."
+)
+@click.option("--env", multiple=True, metavar="NAME=VALUE", callback=_extra_env, help="Any other variable.")
+@click.option("--token", hidden=True, expose_value=False, callback=_refuse)
+@click.option("--oauth-client-secret", hidden=True, expose_value=False, callback=_refuse)
+def install(
+    *,
+    user: bool,
+    sys_prefix: bool,
+    prefix: str | None,
+    name: str,
+    display_name: str | None,
+    env: dict[str, str],
+    **settings: str | None,
+) -> None:
+    """Install a kernelspec for this Python environment.
+
+    `pip install` has already put one named "agentcube" into the environment that it installed to. Use this to
+    make the kernel known to a Jupyter that lives elsewhere, or to have a kernel per AgentCube: each --name is
+    a kernel of its own, with the settings given here written into it. Never a token: that comes from the file
+    of --token-file, or from the environment.
+    """
+    if sum((user, sys_prefix, prefix is not None)) > 1:
+        raise click.UsageError("Give one of --user, --sys-prefix and --prefix.")
+    given = {option: value for option, value in settings.items() if value is not None}
+    variables = {**env, **_checked(given)}
+    spec = kernelspec(display_name or default_display_name(name), variables)
+    in_environment = sys.prefix != sys.base_prefix
+    target = prefix or (sys.prefix if sys_prefix or (in_environment and not user) else None)
+    where = install_kernelspec(name, spec, prefix=target)
+    click.echo(f"Installed the kernel {spec['display_name']!r} in {where}")
+    for variable, value in variables.items():
+        click.echo(f"  {variable}={value}")
+    token_file = variables.get("AGENTCUBE_TOKEN_FILE")
+    if token_file is not None and not Path(token_file).is_file():
+        click.echo(f"Warning: there is no file {token_file} yet.", err=True)
+
+
+def _checked(given: dict[str, str]) -> dict[str, str]:
+    """The given options as environment variables, each checked as the kernel would."""
+    variables = {}
+    for option, value in given.items():
+        flag = f"--{option.replace('_', '-')}"
+        try:
+            if option.endswith("_url"):
+                value = check_url(value, name=flag)
+            elif option in ("namespace", "interpreter", "session_id"):
+                value = check_segment(value, name=flag)
+        except ConfigurationError as error:
+            raise click.UsageError(str(error)) from error
+        variables[OPTION_VARIABLES[option]] = value
+    return variables
+
+
+def default_display_name(name: str) -> str:
+    """What a kernel of this name is called unless the user says otherwise."""
+    return DEFAULT_DISPLAY_NAME if name == DEFAULT_NAME else f"{DEFAULT_DISPLAY_NAME} ({name})"
+
+
+def kernelspec(display_name: str, variables: dict[str, str]) -> dict[str, object]:
+    """The content of kernel.json: as shipped, but for this very Python and with these variables."""
+    spec: dict[str, object] = {
+        "argv": [sys.executable, "-m", "agentcube_kernel", "-f", "{connection_file}"],
+        "display_name": display_name,
+        "language": "python",
+        "interrupt_mode": "message",
+        "kernel_protocol_version": "5.5",
+        "metadata": {"supported_encryption": ["curve"]},
+    }
+    if variables:
+        spec["env"] = variables
+    return spec
+
+
+def install_kernelspec(name: str, spec: dict[str, object], *, prefix: str | None) -> Path:
+    """Put a kernelspec below a prefix, or into the user's own folder when it is None, and return its folder.
+
+    Raises:
+        ClickException: another program's kernel has that name there, or the folder cannot be written.
+    """
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    manager = KernelSpecManager()
+    kernels = Path(prefix, "share", "jupyter", "kernels") if prefix else Path(manager.user_kernel_dir)
+    _check_replaceable(kernels / name, name)
+    with tempfile.TemporaryDirectory() as folder:
+        write_kernelspec(Path(folder), spec)
+        try:
+            return Path(manager.install_kernel_spec(folder, name, user=prefix is None, prefix=prefix))
+        except OSError as error:
+            raise click.ClickException(
+                f"The kernelspec could not be written: {error}. Choose another place with --user or --prefix."
+            ) from error
+
+
+def write_kernelspec(folder: Path, spec: dict[str, object]) -> None:
+    """Write kernel.json and the logos into a folder."""
+    (folder / "kernel.json").write_text(json.dumps(spec, indent=2) + "\n", encoding="utf-8")
+    for logo in _shipped_logos():
+        shutil.copyfile(logo, folder / logo.name)
+
+
+def _shipped_logos() -> list[Path]:
+    """The logos that pip installed, found through the record of what it installed."""
+    try:
+        files = distribution("agentcube-kernel").files or []
+    except PackageNotFoundError:
+        return []
+    found = [Path(str(file.locate())) for file in files if file.as_posix().endswith((".svg", ".png"))]
+    return [path for path in found if SHIPPED in path.resolve().as_posix() and path.is_file()]
+
+
+def _check_replaceable(folder: Path, name: str) -> None:
+    """Refuse to overwrite a kernelspec that is not one of ours."""
+    try:
+        argv = json.loads((folder / "kernel.json").read_text(encoding="utf-8")).get("argv", [])
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, AttributeError):
+        argv = []
+    if "agentcube_kernel" not in argv:
+        raise click.ClickException(f"{folder} holds another kernel; choose a --name other than {name!r}.")
