@@ -1,0 +1,54 @@
+"""The environment of a sandbox: what commands need of the host's, and nothing that could be a credential."""
+
+from __future__ import annotations
+
+import os
+import site
+import sys
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# An allowlist: a new credential variable of some tool must not be the one that was forgotten here.
+_KEPT = frozenset(
+    """LANG LANGUAGE TZ USER LOGNAME SHELL TERM VIRTUAL_ENV CONDA_PREFIX CONDA_DEFAULT_ENV CONDA_PYTHON_EXE
+    LD_LIBRARY_PATH DYLD_LIBRARY_PATH DYLD_FALLBACK_LIBRARY_PATH SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE
+    CURL_CA_BUNDLE NIX_SSL_CERT_FILE PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS OPENBLAS_NUM_THREADS MKL_NUM_THREADS
+    CUDA_VISIBLE_DEVICES SYSTEMROOT""".split()
+)
+_URLS = frozenset(
+    "HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY http_proxy https_proxy all_proxy no_proxy "
+    "PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_FIND_LINKS UV_INDEX_URL UV_DEFAULT_INDEX".split()
+)
+
+
+def sandbox_environment(host: Mapping[str, str], *, folder: str, cache: str) -> dict[str, str]:
+    """Variables for the commands of the sandbox in ``folder``.
+
+    ``python3`` is the interpreter that runs the gateway. HOME is the workspace, as it is in AgentCube's image;
+    caches go to ``cache``, which all sandboxes of a gateway share, so that they do not litter the workspace.
+    """
+    env = {name: value for name, value in host.items() if name in _KEPT or name.startswith("LC_")}
+    env.update((name, value) for name, value in host.items() if name in _URLS and not _has_userinfo(value))
+    workspace = os.path.join(folder, "workspace")
+    env["PATH"] = search_path(host)
+    env["HOME"] = env["PWD"] = workspace
+    env["TMPDIR"] = os.path.join(folder, "tmp")
+    env["XDG_CACHE_HOME"] = cache
+    if site.ENABLE_USER_SITE and site.USER_BASE:
+        # HOME is another one in the sandbox; packages installed with pip --user stay importable.
+        env["PYTHONUSERBASE"] = site.USER_BASE
+    return env
+
+
+def search_path(host: Mapping[str, str]) -> str:
+    """The host's PATH with the folder of the gateway's own interpreter first."""
+    interpreter = os.path.dirname(sys.executable) if sys.executable else ""
+    folders = [interpreter, *(host.get("PATH") or os.defpath).split(os.pathsep)]
+    return os.pathsep.join(dict.fromkeys(folder for folder in folders if os.path.isabs(folder)))
+
+
+def _has_userinfo(value: str) -> bool:
+    return any("@" in (urlsplit(part).netloc or part) for part in value.split())

@@ -1,0 +1,114 @@
+"""Serve a file as Go's ``http.ServeContent`` does: length, date, one range, conditional requests."""
+
+from __future__ import annotations
+
+import asyncio
+import mimetypes
+import os
+import re
+from email.utils import formatdate, parsedate_to_datetime
+from typing import TYPE_CHECKING
+
+from .wire import Answer, PicoError
+
+if TYPE_CHECKING:
+    from io import FileIO
+    from collections.abc import AsyncIterator, Mapping
+
+    from .wire import Headers
+
+_CHUNK = 1 << 18
+_RANGE = re.compile(rb"bytes=\s*(\d*)\s*-\s*(\d*)\s*")
+
+
+def serve_content(path: str, info: os.stat_result, request: Mapping[bytes, bytes]) -> Answer:
+    """An answer that streams ``path``; 206 for a satisfiable range, 416 for one outside, 304 when unchanged.
+
+    Several ranges at once are answered with the whole file, which HTTP allows.
+    """
+    base = os.path.basename(path)
+    modified = formatdate(int(info.st_mtime), usegmt=True).encode()
+    headers: Headers = [
+        (b"content-description", b"File Transfer"),
+        (b"content-transfer-encoding", b"binary"),
+        (b"content-disposition", b'attachment; filename="%s"' % _header_text(base)),
+        (b"content-type", _content_type(base)),
+        (b"last-modified", modified),
+    ]
+    if _not_modified(info, request):
+        return Answer(status=304, headers=[(b"last-modified", modified)])
+    size, status = info.st_size, 200
+    first, length = 0, size
+    wanted = _RANGE.fullmatch(request.get(b"range", b""))
+    if wanted and (wanted[1] or wanted[2]) and request.get(b"if-range", modified) == modified:
+        first, length = _span(wanted, size)
+        if length <= 0 and size > 0 or first > size:
+            return _unsatisfiable(headers, size)
+        if size > 0:
+            status = 206
+            headers.append((b"content-range", b"bytes %d-%d/%d" % (first, first + length - 1, size)))
+    headers += [(b"accept-ranges", b"bytes"), (b"content-length", b"%d" % length)]
+    try:
+        file = open(path, "rb", buffering=0)  # noqa: SIM115 (closed by the stream, or when it is dropped)
+    except OSError as exc:
+        reason = os.strerror(exc.errno or 0)
+        raise PicoError(
+            500, f"Failed to get file info: open {path}: {reason[:1].lower()}{reason[1:]}"
+        ) from exc
+    return Answer(
+        status=status, headers=headers, stream=_read(file, first, length), compressible=status == 200
+    )
+
+
+def _span(wanted: re.Match[bytes], size: int) -> tuple[int, int]:
+    if not wanted[1]:
+        length = min(int(wanted[2]), size)
+        return size - length, length
+    first = int(wanted[1])
+    last = min(int(wanted[2]), size - 1) if wanted[2] else size - 1
+    return first, last - first + 1
+
+
+def _unsatisfiable(headers: Headers, size: int) -> Answer:
+    kept = [pair for pair in headers if pair[0] not in {b"last-modified", b"content-type"}]
+    kept += [(b"content-type", b"text/plain; charset=utf-8"), (b"content-range", b"bytes */%d" % size)]
+    return Answer(status=416, body=b"invalid range: failed to overlap\n", headers=kept, compressible=False)
+
+
+async def _read(file: FileIO, first: int, length: int) -> AsyncIterator[bytes]:
+    with file:
+        while length > 0:
+            # A small file comes from the page cache; a large one may have to wait for the disk.
+            size = min(_CHUNK, length)
+            chunk = (
+                os.pread(file.fileno(), size, first)
+                if length == size
+                else await asyncio.to_thread(os.pread, file.fileno(), size, first)
+            )
+            if not chunk:
+                # Cut short while it was read: an early end lets the client see that the length is not met.
+                raise ConnectionAbortedError("the file shrank while it was being sent")
+            first += len(chunk)
+            length -= len(chunk)
+            yield chunk
+
+
+def _not_modified(info: os.stat_result, request: Mapping[bytes, bytes]) -> bool:
+    since = request.get(b"if-modified-since")
+    if since is None or b"if-none-match" in request:
+        return False
+    try:
+        return int(info.st_mtime) <= parsedate_to_datetime(since.decode("latin-1")).timestamp()
+    except (TypeError, ValueError):
+        return False
+
+
+def _header_text(name: str) -> bytes:
+    return os.fsencode(name).replace(b"\n", b" ").replace(b"\r", b" ")
+
+
+def _content_type(name: str) -> bytes:
+    kind = mimetypes.guess_type(name)[0] if os.path.splitext(name)[1] else None
+    if kind is None:
+        return b"application/octet-stream"
+    return (kind + "; charset=utf-8" if kind.startswith("text/") else kind).encode()
