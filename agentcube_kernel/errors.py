@@ -38,6 +38,7 @@
     └── SandboxError                      the stateful guest in the session
         ├── GuestStartError
         ├── GuestLostError
+        ├── SandboxUnreachableError
         └── SandboxBusyError
 
 A message says what happened and what to do; everything a program may want to decide on is an attribute.
@@ -126,7 +127,12 @@ class ConnectionFailedError(ExchangeError):
 
 
 class OverloadedError(ExchangeError):
-    """The Router has too many requests in flight (429); nothing was run."""
+    """The Router has too many requests in flight (429); nothing was run.
+
+    `retry_after` is the number of seconds the server asked to wait, or None.
+    """
+
+    retry_after: float | None = None
 
 
 class ServerError(ExchangeError):
@@ -322,6 +328,10 @@ class GuestStartError(SandboxError):
 
 class GuestLostError(SandboxError):
     """The interpreter in the sandbox is gone, and its variables with it."""
+
+
+class SandboxUnreachableError(SandboxError):
+    """The sandbox could not be reached for too long; what is in it is probably still there."""
 
 
 class SandboxBusyError(SandboxError):
