@@ -132,16 +132,13 @@ class Ledger:
 
     def record(self, session: SessionRecord) -> None:
         """Write the session down, replacing what was known of it."""
-        row = _session_row(session)
-        columns, marks = ", ".join(row), ", ".join(f":{name}" for name in row)
         with self._transaction() as db:
-            db.execute(f"INSERT OR REPLACE INTO sessions ({columns}) VALUES ({marks})", row)  # noqa: S608 - our names
+            _put(db, "sessions", _session_row(session))
 
     def session(self, session_id: str) -> SessionRecord | None:
         """What is known of a session, or None."""
         with self._transaction(write=False) as db:
-            row = db.execute("SELECT * FROM sessions WHERE session_id = ?", (session_id,)).fetchone()
-        return None if row is None else _session(row)
+            return _find(db, session_id)
 
     def sessions(self) -> list[SessionRecord]:
         """Every session, oldest first."""
@@ -164,12 +161,10 @@ class Ledger:
     def update(self, session_id: str, **changes: Any) -> bool:
         """Change fields of a session's record; says whether there is one."""
         with self._transaction() as db:
-            row = db.execute("SELECT * FROM sessions WHERE session_id = ?", (session_id,)).fetchone()
-            if row is None:
+            session = _find(db, session_id)
+            if session is None:
                 return False
-            new = _session_row(replace(_session(row), **changes))
-            assignments = ", ".join(f"{name} = :{name}" for name in new)
-            db.execute(f"UPDATE sessions SET {assignments} WHERE session_id = :session_id", new)  # noqa: S608 - our names
+            _put(db, "sessions", _session_row(replace(session, **changes)))
             return True
 
     def touch(self, session_id: str) -> None:
@@ -178,8 +173,30 @@ class Ledger:
             db.execute("UPDATE sessions SET last_used = ? WHERE session_id = ?", (time.time(), session_id))
 
     def adopt(self, session_id: str, *, owner: ProcessIdentity | None = None) -> bool:
-        """Make `owner`, by default this process, the one to delete the session; says whether there is one."""
-        return self.update(session_id, owner=owner or ProcessIdentity.current(), last_used=time.time())
+        """Make `owner`, by default this process, the one to delete a session that its last owner left behind.
+
+        False when there is no such record, or when another living process owns the session: of several that
+        try, a reaper that is about to delete it among them, one gets it.
+        """
+        owner = owner or ProcessIdentity.current()
+        with self._transaction() as db:
+            session = _find(db, session_id)
+            if session is None or (session.owner != owner and session.owner.liveness() is not Liveness.DEAD):
+                return False
+            _put(db, "sessions", _session_row(replace(session, owner=owner, last_used=time.time())))
+            return True
+
+    def claim(self, session: SessionRecord) -> bool:
+        """Make this process the owner of a session if its owner is still the one in `session`.
+
+        Who is about to delete a session claims it first; False says that another process was quicker.
+        """
+        with self._transaction() as db:
+            found = _find(db, session.session_id)
+            if found is None or found.owner != session.owner:
+                return False
+            _put(db, "sessions", _session_row(replace(found, owner=ProcessIdentity.current())))
+            return True
 
     def forget(self, session_id: str) -> None:
         """The session is deleted or was never ours: drop its record, and those of kernels that used it."""
@@ -193,9 +210,8 @@ class Ledger:
         """Write down what the kernel on this connection file uses, replacing what was known."""
         row = asdict(record) | {"guest": _guest_json(record.guest), "updated": time.time()}
         row["endpoint"] = _without_credentials(record.endpoint)
-        columns, marks = ", ".join(row), ", ".join(f":{name}" for name in row)
         with self._transaction() as db:
-            db.execute(f"INSERT OR REPLACE INTO kernels ({columns}) VALUES ({marks})", row)  # noqa: S608 - our names
+            _put(db, "kernels", row)
 
     def get_kernel(self, connection_file: str) -> KernelRecord | None:
         """What the last kernel on this connection file used, or None."""
@@ -299,6 +315,16 @@ def default_path() -> Path:
     from jupyter_core.paths import jupyter_data_dir
 
     return Path(jupyter_data_dir()) / "agentcube" / "ledger.sqlite"
+
+
+def _find(db: sqlite3.Connection, session_id: str) -> SessionRecord | None:
+    row = db.execute("SELECT * FROM sessions WHERE session_id = ?", (session_id,)).fetchone()
+    return None if row is None else _session(row)
+
+
+def _put(db: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> None:
+    columns, marks = ", ".join(row), ", ".join(f":{name}" for name in row)
+    db.execute(f"INSERT OR REPLACE INTO {table} ({columns}) VALUES ({marks})", row)  # noqa: S608 - our own names
 
 
 def _session_row(session: SessionRecord) -> dict[str, str | int | float | None]:
