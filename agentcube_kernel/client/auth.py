@@ -1,0 +1,318 @@
+"""Where bearer tokens come from.
+
+Anything with a `get_token` method, synchronous or not, is a credential. A provider may also have
+``invalidate(token)``, which is called once when a server answers 401 to that token, before one more attempt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import logging
+import os
+import time
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from urllib.parse import urlencode
+
+from agentcube_kernel.config import check_url
+from agentcube_kernel.errors import (
+    ArgumentTypeError,
+    AuthenticationError,
+    ConfigurationError,
+    Delivery,
+    ExchangeError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from agentcube_kernel.client.http import AsyncTransport
+    from agentcube_kernel.config import Credentials
+
+logger = logging.getLogger("agentcube_kernel.auth")
+
+_REFRESH_BUFFER = 30.0
+
+
+@runtime_checkable
+class AuthProvider(Protocol):
+    """Any object that yields a bearer token, at once or awaited."""
+
+    def get_token(self) -> str | Awaitable[str]:
+        """The token to send with the next request."""
+        ...
+
+
+class TokenAuth:
+    """A token that never changes."""
+
+    def __init__(self, token: str) -> None:
+        self._token = _checked(token, "token")
+
+    def __repr__(self) -> str:
+        return "TokenAuth(<secret>)"
+
+    def get_token(self) -> str:
+        """The token."""
+        return self._token
+
+
+class TokenFileAuth:
+    """A token in a file, read again whenever the file changes, as Kubernetes rotates service-account tokens."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = os.fspath(path)
+        self._seen: tuple[int, int, int] | None = None
+        self._token = ""
+
+    def __repr__(self) -> str:
+        return f"TokenFileAuth({self._path!r})"
+
+    def get_token(self) -> str:
+        """The file's content without surrounding white space.
+
+        Raises:
+            AuthenticationError: the file cannot be read or holds no token.
+        """
+        try:
+            status = os.stat(self._path)
+            seen = (status.st_mtime_ns, status.st_size, status.st_ino)
+            if seen != self._seen:
+                with open(self._path, encoding="utf-8") as file:
+                    self._token = _checked(file.read().strip(), "token")
+                self._seen = seen
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not text"
+            raise AuthenticationError(
+                f"The token file {self._path} cannot be read: {reason}.", delivery=Delivery.NEVER
+            ) from None
+        except ConfigurationError:
+            raise AuthenticationError(
+                f"The token file {self._path} holds no usable token.", delivery=Delivery.NEVER
+            ) from None
+        return self._token
+
+    def invalidate(self, token: str) -> None:
+        """Read the file again at the next request."""
+        if token == self._token:
+            self._seen = None
+
+
+class ServiceAccountAuth:
+    """OAuth2 client credentials: a token fetched when first needed, once for all who wait for it.
+
+    It is renewed 30 seconds before it expires (half-way for tokens that live less than a minute). `timeout` is
+    in seconds, for one fetch; a pair (connect, read) is taken as well.
+    """
+
+    def __init__(
+        self,
+        token_url: str,
+        client_id: str,
+        client_secret: str,
+        scope: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | tuple[float, float] = (5.0, 30.0),
+        *,
+        transport: AsyncTransport | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._token_url = check_url(token_url, name="token_url")
+        self._form = {
+            "grant_type": "client_credentials",
+            "client_id": client_id,
+            "client_secret": client_secret,
+        }
+        if scope:
+            self._form["scope"] = scope
+        self._headers = dict(headers or {})
+        self._connect, self._read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
+        self._transport = transport
+        self._clock = clock
+        self._token: str | None = None
+        self._expires = 0.0
+        self._fetches: dict[asyncio.AbstractEventLoop, asyncio.Task[str]] = {}
+
+    def __repr__(self) -> str:
+        return f"ServiceAccountAuth({self._token_url!r}, client_id={self._form['client_id']!r})"
+
+    async def get_token(self) -> str:
+        """A token that is valid for a while yet. Cancelling one waiter does not disturb the others.
+
+        Raises:
+            AuthenticationError: the token endpoint cannot be reached, refuses, or does not answer as OAuth2 asks.
+        """
+        if self._token is not None and self._clock() < self._expires:
+            return self._token
+        loop = asyncio.get_running_loop()
+        fetch = self._fetches.get(loop)
+        if fetch is None:
+            fetch = self._fetches[loop] = loop.create_task(self._fetch())
+            fetch.add_done_callback(lambda task: self._fetched(loop, task))
+        return await asyncio.shield(fetch)
+
+    def invalidate(self, token: str) -> None:
+        """Fetch a new token at the next request, unless that has happened already."""
+        if token == self._token:
+            self._token = None
+
+    def _fetched(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[str]) -> None:
+        self._fetches.pop(loop, None)
+        if not task.cancelled():
+            task.exception()  # every waiter may have been cancelled
+
+    async def _fetch(self) -> str:
+        from agentcube_kernel.client.http import Connections, HttpRequest
+
+        logger.debug("fetching a token from %s", self._token_url)
+        connections = Connections(self._token_url, connect_timeout=self._connect, transport=self._transport)
+        headers = {
+            "accept": "application/json",
+            **{name.lower(): value for name, value in self._headers.items()},
+            "content-type": "application/x-www-form-urlencoded",
+        }
+        request = HttpRequest(
+            "POST",
+            self._token_url,
+            tuple(headers.items()),
+            urlencode(self._form).encode(),
+            timeout=self._read,
+        )
+        try:
+            answer = await connections.exchange(request)
+        except ExchangeError as error:
+            raise self._failed(f"cannot be reached: {error}", transient=True) from None
+        finally:
+            await connections.aclose()
+        return self._accept(answer.status, answer.body)
+
+    def _accept(self, status: int, body: bytes) -> str:
+        try:
+            content = json.loads(body)
+        except ValueError:
+            content = None
+        if status != 200:
+            code = content.get("error") if isinstance(content, dict) else None
+            detail = f" ({code})" if isinstance(code, str) and code.isprintable() and len(code) < 100 else ""
+            raise self._failed(f"refused the client credentials with status {status}{detail}.", status=status)
+        token = content.get("access_token") if isinstance(content, dict) else None
+        try:
+            token = _checked(token, "access_token")
+            lifetime = float(content.get("expires_in", 3600)) if isinstance(content, dict) else 0.0
+        except (TypeError, ValueError):
+            raise self._failed("did not answer with an access_token and expires_in.", status=status) from None
+        self._token = token
+        self._expires = self._clock() + max(lifetime - _REFRESH_BUFFER, lifetime / 2)
+        return token
+
+    def _failed(
+        self, reason: str, *, status: int | None = None, transient: bool = False
+    ) -> AuthenticationError:
+        return AuthenticationError(
+            f"No token: the token endpoint {self._token_url} {reason} Check AGENTCUBE_OAUTH_TOKEN_URL, "
+            "AGENTCUBE_OAUTH_CLIENT_ID and AGENTCUBE_OAUTH_CLIENT_SECRET, or the arguments given in their place.",
+            status=status,
+            delivery=Delivery.NEVER,
+            url=self._token_url,
+            transient=transient,
+        )
+
+
+_OWN_SYNCHRONOUS = (TokenAuth, TokenFileAuth)
+
+
+class Authorizer:
+    """Turns a credential into the Authorization header of one server."""
+
+    def __init__(self, provider: AuthProvider | None) -> None:
+        self.provider = provider
+        self._inline = isinstance(provider, _OWN_SYNCHRONOUS)
+
+    async def token(self) -> str | None:
+        """The token for the next request, or None without a credential."""
+        provider = self.provider
+        if provider is None:
+            return None
+        if self._inline:
+            return provider.get_token()  # type: ignore[return-value]
+        if inspect.iscoroutinefunction(provider.get_token):
+            token = await provider.get_token()
+        else:
+            # Somebody else's provider may do blocking I/O in here.
+            token = await asyncio.to_thread(provider.get_token)
+            if inspect.isawaitable(token):
+                token = await token
+        try:
+            return _checked(token, "token")
+        except ConfigurationError as error:
+            raise AuthenticationError(
+                f"get_token() of {type(provider).__name__} did not yield a usable token: {error}",
+                delivery=Delivery.NEVER,
+            ) from None
+
+    def invalidate(self, token: str | None) -> bool:
+        """Drop a token that was refused; False when there is no point in trying again."""
+        if token is None or isinstance(self.provider, TokenAuth):
+            return False
+        drop = getattr(self.provider, "invalidate", None)
+        if drop is not None:
+            drop(token)
+        return True
+
+
+def resolve_router_auth(credentials: Credentials) -> AuthProvider | None:
+    """The credential for the Router: OAuth2 when configured, else the token, else the token file.
+
+    The pod's service-account token is for the WorkloadManager only and is never shown to the Router.
+    """
+    return _oauth(credentials) or _token(credentials)
+
+
+def resolve_workload_manager_auth(credentials: Credentials) -> AuthProvider | None:
+    """The credential for the WorkloadManager: the token, the token file, the pod's service-account token, OAuth2."""
+    token = _token(credentials)
+    if token is not None:
+        return token
+    if os.path.exists(credentials.service_account_file):
+        return TokenFileAuth(credentials.service_account_file)
+    return _oauth(credentials)
+
+
+def explicit_auth(auth: AuthProvider | None, auth_token: str | None) -> AuthProvider | None:
+    """The credential given as argument, `auth` before `auth_token`."""
+    if auth is not None:
+        if not callable(getattr(auth, "get_token", None)):
+            raise ArgumentTypeError(
+                f"auth must have a get_token() method; {type(auth).__name__} has none.", name="auth"
+            )
+        return auth
+    return None if auth_token is None else TokenAuth(auth_token)
+
+
+def _oauth(credentials: Credentials) -> AuthProvider | None:
+    if not credentials.oauth_token_url:
+        return None
+    return ServiceAccountAuth(
+        credentials.oauth_token_url,
+        credentials.oauth_client_id or "",
+        credentials.oauth_client_secret or "",
+        credentials.oauth_scope,
+    )
+
+
+def _token(credentials: Credentials) -> AuthProvider | None:
+    if credentials.token:
+        return TokenAuth(credentials.token)
+    return TokenFileAuth(credentials.token_file) if credentials.token_file else None
+
+
+def _checked(token: object, name: str) -> str:
+    """A token that can stand in a header; the message never shows it."""
+    if not isinstance(token, str):
+        raise ArgumentTypeError(f"{name} must be a str, not {type(token).__name__}.", name=name)
+    if not token:
+        raise ConfigurationError(f"{name} must not be empty.", name=name)
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise ConfigurationError(f"{name} must be one line of printable ASCII without spaces.", name=name)
+    return token

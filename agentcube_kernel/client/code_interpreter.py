@@ -1,0 +1,149 @@
+"""A code-interpreter session: its life, its commands and its files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agentcube_kernel.client.data_plane import DEFAULT_TIMEOUT, AsyncCodeInterpreterDataPlaneClient
+from agentcube_kernel.client.endpoints import InvocationEndpoint
+from agentcube_kernel.client.http import DEFAULT_CONNECT_TIMEOUT, DEFAULT_LIMIT
+from agentcube_kernel.client.lifecycle import AsyncSessionClient, Creation
+from agentcube_kernel.errors import ClientStateError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from agentcube_kernel.client.auth import AuthProvider
+    from agentcube_kernel.client.endpoints import Kind
+    from agentcube_kernel.client.http import AsyncTransport
+    from agentcube_kernel.client.lifecycle import CreateThrough
+    from agentcube_kernel.client.results import SessionInfo
+    from agentcube_kernel.config import Settings
+
+
+class AsyncCodeInterpreterClient(AsyncSessionClient):
+    """One code-interpreter session.
+
+    ::
+
+        async with AsyncCodeInterpreterClient() as client:
+            print(await client.run_code("python", "print('hello')"))
+
+    Without arguments the settings come from the environment, and with nothing set there either, from the embedded
+    gateway on this machine. Constructing does no I/O. ``async with`` opens the client and stops it at the end;
+    ``await AsyncCodeInterpreterClient.create(...)`` opens it and leaves stopping to the caller. With `session_id`
+    it attaches to a session that exists, and never deletes it unless told ``stop(force=True)``.
+
+    Args:
+        name: the CodeInterpreter to create the session from; default ``AGENTCUBE_INTERPRETER``, then
+            ``my-interpreter``.
+        namespace: its Kubernetes namespace; default ``AGENTCUBE_NAMESPACE``, then ``default``.
+        ttl: the session's longest lifetime in seconds, capped by the cluster. The stock SDK sends 3600 when it is
+            not given, which servers before August 2026 ignored; None leaves it to the cluster.
+        workload_manager_url, router_url: where AgentCube is; default ``WORKLOAD_MANAGER_URL``, ``ROUTER_URL``.
+        auth_token, auth: the credential for both servers; `auth` is any object with `get_token()`.
+        verbose: log this client's steps at INFO instead of DEBUG.
+        session_id: attach to this session.
+        workload_manager_auth: another credential for the WorkloadManager.
+        picod_url: one PicoD and nothing else; no session is created or deleted.
+        settings: use these instead of reading the environment; other arguments win over them.
+        create_through: who creates the session. ``auto`` asks the WorkloadManager where one is configured, and
+            the Router otherwise or when it serves only sessions with an owner.
+        on_session: called the moment the id of a created session is known; when it raises, the session is deleted.
+        timeout: default of every call, in seconds.
+        connect_timeout: for one connection, in seconds.
+        max_connections: requests in flight at once; more wait.
+        transport: takes the place of the network.
+
+    Raises:
+        ConfigurationError: an argument or a setting has a bad type or value.
+    """
+
+    kind: Kind = "code-interpreter"
+
+    def __init__(
+        self,
+        name: str | None = None,
+        namespace: str | None = None,
+        ttl: float | None = None,
+        workload_manager_url: str | None = None,
+        router_url: str | None = None,
+        auth_token: str | None = None,
+        verbose: bool = False,
+        session_id: str | None = None,
+        auth: AuthProvider | None = None,
+        *,
+        workload_manager_auth: AuthProvider | None = None,
+        picod_url: str | None = None,
+        settings: Settings | None = None,
+        create_through: CreateThrough = "auto",
+        on_session: Callable[[SessionInfo], Awaitable[None] | None] | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+        connect_timeout: float = DEFAULT_CONNECT_TIMEOUT,
+        max_connections: int = DEFAULT_LIMIT,
+        transport: AsyncTransport | None = None,
+    ) -> None:
+        self._data_plane: AsyncCodeInterpreterDataPlaneClient | None = None
+        super().__init__(
+            name=name,
+            namespace=namespace,
+            ttl=ttl,
+            workload_manager_url=workload_manager_url,
+            router_url=router_url,
+            picod_url=picod_url,
+            auth_token=auth_token,
+            auth=auth,
+            workload_manager_auth=workload_manager_auth,
+            session_id=session_id,
+            settings=settings,
+            create_through=create_through,
+            on_session=on_session,
+            timeout=timeout,
+            connect_timeout=connect_timeout,
+            max_connections=max_connections,
+            transport=transport,
+            verbose=verbose,
+        )
+
+    @property
+    def data_plane(self) -> AsyncCodeInterpreterDataPlaneClient:
+        """The client for this session's commands and files.
+
+        Raises:
+            ClientStateError: not open yet.
+        """
+        if self._data_plane is None:
+            raise ClientStateError("The client is not open. Use `async with`, or await open() first.")
+        return self._data_plane
+
+    def _make_data_plane(self, router_url: str | None) -> AsyncCodeInterpreterDataPlaneClient:
+        self._data_plane = AsyncCodeInterpreterDataPlaneClient(
+            self.session_id,
+            router_url,
+            self.namespace,
+            self.name,
+            picod_url=self.settings.picod_url,
+            timeout=self.timeout,
+            connect_timeout=self.connect_timeout,
+            auth=self._router_auth,
+            max_connections=self._max_connections,
+            transport=self._transport,
+        )
+        return self._data_plane
+
+    async def _bootstrap(self, router_url: str) -> str:
+        from agentcube_kernel.client.bootstrap import create_through_router
+
+        endpoint = InvocationEndpoint.through_router(
+            router_url, kind=self.kind, name=self.name, namespace=self.namespace
+        )
+        return await create_through_router(
+            endpoint,
+            "health",
+            auth=self._router_auth,
+            connect_timeout=self.connect_timeout,
+            transport=self._transport,
+        )
+
+    async def _probe(self) -> None:
+        await self.data_plane.health()

@@ -1,0 +1,374 @@
+"""HTTP exchanges with one server. The only module that imports the HTTP library.
+
+Cancelling a request inside httpcore 1.0 under contention loses pool connections for good
+(encode/httpcore#1093), so an exchange runs in a task of its own here and a cancelled caller only stops waiting
+for it: the exchange goes on to its end, and gives its place in the limiter back only then.
+
+httpx2, a fork with the same interface, is used instead of httpx where ``AGENTCUBE_HTTP_LIBRARY=httpx2`` is set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import ipaddress
+import logging
+import os
+import ssl
+import urllib.request
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from agentcube_kernel.errors import (
+    ClientStateError,
+    ConfigurationError,
+    ConnectionFailedError,
+    Delivery,
+    ExchangeError,
+    ResponseError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+
+    import httpx
+
+    AsyncTransport = httpx.AsyncBaseTransport
+else:
+    if os.environ.get("AGENTCUBE_HTTP_LIBRARY") == "httpx2":
+        import httpx2 as httpx
+    else:
+        try:
+            import httpx
+        except ImportError:
+            import httpx2 as httpx
+
+    AsyncTransport = httpx.AsyncBaseTransport
+
+logger = logging.getLogger("agentcube_kernel.http")
+
+# Load balancers commonly close idle connections after 60 s and AgentCube's Router after 90 s; leaving first keeps
+# a request from being sent into a connection that is just being closed.
+KEEPALIVE_SECONDS = 45.0
+DEFAULT_CONNECT_TIMEOUT = 5.0
+DEFAULT_LIMIT = 100
+MAX_ANSWER_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """One request. `url` is complete and quoted; `headers` are lower-case names with their values."""
+
+    method: str
+    url: str
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes | tuple[bytes | memoryview, ...] = b""
+    timeout: float | None = 120.0
+    """Seconds without a byte from the server, and for the whole exchange; None for no limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """One complete answer. Header names are lower-case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+    url: str
+
+
+class _Parts(httpx.AsyncByteStream):
+    """A request body of several parts, so that a file's bytes need not be copied into one string."""
+
+    def __init__(self, parts: Iterable[bytes | memoryview]) -> None:
+        self._parts = parts
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for part in self._parts:
+            yield part  # type: ignore[misc]  # h11 takes every bytes-like object
+
+
+class Connections:
+    """The connections of one client to one server, kept alive between requests.
+
+    At most `limit` exchanges are in flight; more wait their turn. It belongs to the event loop it is first used
+    on. `transport` takes the place of the network, for tests and special networks, and is not closed.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        limit: int = DEFAULT_LIMIT,
+        connect_timeout: float = DEFAULT_CONNECT_TIMEOUT,
+        transport: AsyncTransport | None = None,
+    ) -> None:
+        self._base_url = base_url
+        self._connect_timeout = connect_timeout
+        self._limit = limit
+        self._injected = transport
+        self._transport: AsyncTransport | None = None
+        self._slots = asyncio.Semaphore(limit)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._exchanges: set[asyncio.Task[HttpAnswer]] = set()
+        self._closed = False
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open" if self._transport else "new"
+        return f"<Connections {self._base_url} {state}, {self.in_flight} of {self._limit} in flight>"
+
+    @property
+    def in_flight(self) -> int:
+        """Exchanges that have not ended, abandoned ones included."""
+        return len(self._exchanges)
+
+    async def exchange(
+        self, request: HttpRequest, *, on_abandon: Callable[[asyncio.Task[HttpAnswer]], None] | None = None
+    ) -> HttpAnswer:
+        """Send a request and return the whole answer, whatever its status.
+
+        When the caller is cancelled or `request.timeout` passes, the exchange goes on behind it; `on_abandon`
+        is then called with its task.
+
+        Raises:
+            ConnectionFailedError: no answer; `delivery` tells whether the request may have been received.
+            ResponseError: the answer was cut short or is too large.
+            ClientStateError: closed, or used on another event loop.
+        """
+        self._check_usable()
+        await self._slots.acquire()
+        if self._closed:
+            self._slots.release()
+            self._check_usable()
+        task = asyncio.get_running_loop().create_task(self._exchange(request))
+        self._exchanges.add(task)
+        task.add_done_callback(self._ended)
+        try:
+            if request.timeout is None:
+                return await asyncio.shield(task)
+            async with asyncio.timeout(request.timeout):
+                return await asyncio.shield(task)
+        except (TimeoutError, asyncio.CancelledError) as error:
+            if task.done() and not task.cancelled() and not isinstance(error, asyncio.CancelledError):
+                return task.result()
+            if self._closed and task.cancelled():
+                raise ClientStateError("The client was closed while the request was in flight.") from None
+            if on_abandon is not None and not task.done():
+                on_abandon(task)
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            raise _no_answer(request) from None
+
+    @contextlib.asynccontextmanager
+    async def stream(self, request: HttpRequest) -> AsyncIterator[tuple[HttpAnswer, AsyncIterator[bytes]]]:
+        """Send a request and hand out the answer's head (with an empty body) and its body in pieces.
+
+        The stream has a connection of its own, which ends with the context however it is left, so cancelling it
+        cannot harm other requests. Reading the body raises what `exchange` raises.
+        """
+        self._check_usable()
+        transport = self._injected or self._new_transport(keepalive=False)
+        try:
+            response = await self._send(transport, request)
+            try:
+                head = HttpAnswer(response.status_code, _headers(response), b"", request.url)
+                yield head, _pieces(response, request)
+            finally:
+                await response.aclose()
+        finally:
+            if transport is not self._injected:
+                await transport.aclose()
+
+    async def aclose(self) -> None:
+        """Close every connection; exchanges still in flight end with an error. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        for task in self._exchanges:
+            task.cancel()
+        if self._exchanges:
+            await asyncio.wait(set(self._exchanges))
+        if self._transport is not None and self._transport is not self._injected:
+            await self._transport.aclose()
+
+    async def _exchange(self, request: HttpRequest) -> HttpAnswer:
+        if self._transport is None:
+            self._transport = self._injected or self._new_transport()
+        response = await self._send(self._transport, request)
+        try:
+            parts = [piece async for piece in _pieces(response, request)]
+        finally:
+            await response.aclose()
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        return HttpAnswer(response.status_code, _headers(response), body, request.url)
+
+    async def _send(self, transport: AsyncTransport, request: HttpRequest) -> httpx.Response:
+        timeout = request.timeout
+        extensions = {
+            "timeout": {"connect": self._connect_timeout, "read": timeout, "write": timeout, "pool": None}
+        }
+        headers = list(request.headers)
+        content: bytes | _Parts
+        if isinstance(request.body, tuple):
+            content = _Parts(request.body)
+            headers.append(("content-length", str(sum(len(part) for part in request.body))))
+        else:
+            content = request.body
+        outgoing = httpx.Request(
+            request.method, _url(request.url), headers=headers, content=content, extensions=extensions
+        )
+        try:
+            return await transport.handle_async_request(outgoing)
+        except (httpx.TransportError, OSError) as error:
+            raise _connection_failed(error, request) from error
+
+    def _new_transport(self, *, keepalive: bool = True) -> AsyncTransport:
+        try:
+            return httpx.AsyncHTTPTransport(
+                verify=_tls_context() if self._base_url.startswith("https") else _no_tls_context(),
+                trust_env=False,
+                proxy=proxy_for(self._base_url),
+                # The limiter is ours: a request must never wait for a connection without our knowing why.
+                limits=httpx.Limits(
+                    max_connections=None,
+                    max_keepalive_connections=self._limit if keepalive else 0,
+                    keepalive_expiry=KEEPALIVE_SECONDS,
+                ),
+            )
+        except (ImportError, ValueError) as error:
+            raise ConfigurationError(
+                f"The proxy from the environment cannot be used for {self._base_url}: {error} "
+                "Correct HTTP_PROXY/HTTPS_PROXY/ALL_PROXY, or add the host to NO_PROXY.",
+                name="ALL_PROXY",
+            ) from None
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise ClientStateError("The client is closed. Create a new one.")
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise ClientStateError(
+                "The client belongs to another event loop. Use one client per event loop, or the synchronous client."
+            )
+
+    def _ended(self, task: asyncio.Task[HttpAnswer]) -> None:
+        self._exchanges.discard(task)
+        self._slots.release()
+        if not task.cancelled():
+            task.exception()  # an abandoned exchange's failure is of no interest to anyone
+
+
+async def _pieces(response: httpx.Response, request: HttpRequest) -> AsyncIterator[bytes]:
+    """The body as it comes, bounded in size and time. Raises ResponseError when it ends early."""
+    source = response.aiter_bytes() if "content-encoding" in response.headers else response.stream
+    deadline = None if request.timeout is None else asyncio.get_running_loop().time() + request.timeout + 1
+    received = 0
+    try:
+        async for piece in source:  # type: ignore[union-attr]  # always asynchronous here
+            received += len(piece)
+            if received > MAX_ANSWER_BYTES and request.timeout is not None:
+                raise ResponseError(
+                    f"The answer from {request.url} is larger than {MAX_ANSWER_BYTES >> 20} MiB.",
+                    status=response.status_code,
+                    delivery=Delivery.DELIVERED,
+                    url=request.url,
+                )
+            if deadline is not None and asyncio.get_running_loop().time() > deadline:
+                raise _no_answer(request)
+            yield piece
+    except (httpx.TransportError, httpx.DecodingError, httpx.StreamError, OSError) as error:
+        raise ResponseError(
+            f"The answer from {request.url} was cut short after {received} bytes ({_name(error)}).",
+            status=response.status_code,
+            delivery=Delivery.DELIVERED,
+            url=request.url,
+            transient=True,
+        ) from error
+
+
+def _headers(response: httpx.Response) -> dict[str, str]:
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers.raw}
+
+
+_NEVER_SENT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+)
+
+
+def _connection_failed(error: Exception, request: HttpRequest) -> ExchangeError:
+    server = "{0.scheme}://{0.netloc}".format(urlsplit(request.url))
+    if isinstance(error, _NEVER_SENT):
+        return ConnectionFailedError(
+            f"Cannot connect to {server}: {_name(error)}. Check the URL, and that the server runs and can be "
+            "reached from here.",
+            delivery=Delivery.NEVER,
+            url=request.url,
+            transient=True,
+        )
+    if isinstance(error, httpx.TimeoutException):
+        return _no_answer(request)
+    return ConnectionFailedError(
+        f"The connection to {server} was lost before the answer came: {_name(error)}.",
+        delivery=Delivery.UNKNOWN,
+        url=request.url,
+        transient=True,
+    )
+
+
+def _no_answer(request: HttpRequest) -> ConnectionFailedError:
+    return ConnectionFailedError(
+        f"No answer to {request.method} {request.url} within {request.timeout:g} s.",
+        delivery=Delivery.UNKNOWN,
+        url=request.url,
+        transient=True,
+    )
+
+
+def _name(error: Exception) -> str:
+    """A description that is never empty: httpx's read errors have no text of their own."""
+    return str(error) or type(error).__name__
+
+
+@functools.lru_cache(maxsize=256)
+def _url(url: str) -> httpx.URL:
+    return httpx.URL(url)
+
+
+@functools.cache
+def _tls_context() -> ssl.SSLContext:
+    """One context for the whole process: loading the certificates takes 20 ms each time."""
+    return httpx.create_ssl_context()
+
+
+@functools.cache
+def _no_tls_context() -> ssl.SSLContext:
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def proxy_for(url: str) -> str | None:
+    """The proxy that the environment names for a URL; never one for this machine itself."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if is_loopback(host) or urllib.request.proxy_bypass(host):
+        return None
+    proxies: dict[str, Any] = urllib.request.getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    return (proxy if "://" in proxy else f"http://{proxy}") if proxy else None
+
+
+def is_loopback(host: str) -> bool:
+    """True for ``localhost`` and the loopback addresses."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
