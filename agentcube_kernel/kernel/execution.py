@@ -1,0 +1,175 @@
+"""Running a cell: from an execute request to its reply."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from ..errors import AgentCubeError, GuestLostError
+from .failures import Failure
+from .local_magics import may_concern
+from .progress import StartProgress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..channel.protocol import Event
+    from ..sandbox import AsyncSandbox
+    from .cell import Cell
+    from .interrupts import Execution, Interrupts
+    from .lifecycle import Lifecycle
+    from .local_magics import LocalMagics
+    from .publishing import Publisher
+
+log = logging.getLogger("agentcube_kernel.kernel")
+
+
+class CellRunner:
+    """Runs cells in the kernel's current sandbox, one at a time."""
+
+    def __init__(
+        self,
+        *,
+        lifecycle: Lifecycle,
+        publisher: Publisher,
+        interrupts: Interrupts,
+        magics: Callable[[], LocalMagics | None],
+        show_progress: bool,
+    ) -> None:
+        self._lifecycle = lifecycle
+        self._publisher = publisher
+        self._interrupts = interrupts
+        self._magics = magics
+        self._show_progress = show_progress
+        self.execution_count = 0
+
+    async def run(self, cell: Cell) -> dict[str, Any]:
+        """Run the cell, publish what it puts out, and return the content of its `execute_reply`.
+
+        Whatever goes wrong becomes an `error` message and a reply that says the same. Only a cancellation that no
+        interrupt asked for is raised.
+        """
+        self._publisher.remember(cell.request)
+        with self._interrupts.watch() as execution:
+            try:
+                return await self._run(cell, execution)
+            except asyncio.CancelledError:
+                if execution.failure is None:
+                    raise
+                execution.task.uncancel()
+                failure = execution.failure
+            except AgentCubeError as error:
+                failure = Failure.of(error)
+            except Exception as error:
+                log.exception("a cell could not be run")
+                failure = Failure.of(error)
+        return self._fail(cell, failure)
+
+    async def _run(self, cell: Cell, execution: Execution) -> dict[str, Any]:
+        code: str | None = cell.code
+        if may_concern(cell.code) and (magics := self._magics()) is not None:
+            code = await magics.run(cell.code, cell)
+        if code is None or (not cell.user_expressions and not code.strip()):
+            return self._nothing_to_run(cell)
+        sandbox = self._lifecycle.running or await self._start(cell)
+        execution.sandbox = sandbox
+        if self._lifecycle.has_news:
+            await self._tell_news(cell, execution, sandbox)
+        return await self._stream(cell, sandbox, code)
+
+    async def _start(self, cell: Cell) -> AsyncSandbox:
+        progress = StartProgress(cell, enabled=self._show_progress)
+        async with progress.shown():
+            return await self._lifecycle.ready(on_step=progress.say)
+
+    async def _tell_news(self, cell: Cell, execution: Execution, sandbox: AsyncSandbox) -> None:
+        """Say what became of the kernel before this one, and show what its last cell has put out since."""
+        for line in self._lifecycle.take_news():
+            if not cell.silent:
+                cell.note(line)
+        async with aclosing(sandbox.stream_recovered()) as events:
+            async for event in events:
+                self._publisher.forward(event, cell.request.message)
+        if execution.interrupted:
+            # It was meant for the cell that still ran, and that is over now; the user wants to see it stop here.
+            execution.abandon(Failure(ename="KeyboardInterrupt", evalue="this cell was not run"))
+            await asyncio.sleep(0)
+
+    async def _stream(self, cell: Cell, sandbox: AsyncSandbox, code: str) -> dict[str, Any]:
+        answering: asyncio.Task[None] | None = None
+        reply: dict[str, Any] | None = None
+        stream = sandbox.stream_cell(
+            code,
+            cell_id=cell.id,
+            silent=cell.silent,
+            store_history=cell.store_history,
+            user_expressions=cell.user_expressions,
+            allow_stdin=cell.allow_stdin,
+        )
+        try:
+            async with aclosing(stream) as events:
+                async for event in events:
+                    if event.type == "execute_reply":
+                        reply = event.content
+                    elif event.type == "execute_input":
+                        cell.announce(event.content["execution_count"])
+                    elif event.type == "input_request":
+                        answering = asyncio.create_task(self._answer(cell, sandbox, event))
+                    else:
+                        self._output(cell, event)
+        finally:
+            if answering is not None:
+                answering.cancel()
+        if reply is None:
+            raise GuestLostError("The sandbox stopped talking in the middle of the cell.")
+        return self._reply(cell, reply)
+
+    def _output(self, cell: Cell, event: Event) -> None:
+        if event.type == "execute_result":
+            text = event.content.get("data", {}).get("text/plain")
+            cell.result = text if isinstance(text, str) else None
+        self._publisher.forward(event, cell.request.message)
+
+    async def _answer(self, cell: Cell, sandbox: AsyncSandbox, event: Event) -> None:
+        content = event.content
+        value = await cell.ask(str(content.get("prompt", "")), password=bool(content.get("password")))
+        try:
+            await sandbox.send_input(value, cell_id=cell.id)
+        except AgentCubeError as error:
+            log.warning("an answer could not be delivered: %s", error)
+            cell.note(f"What you typed could not be delivered: {error}")
+
+    def _reply(self, cell: Cell, content: dict[str, Any]) -> dict[str, Any]:
+        self.execution_count = content["execution_count"]
+        reply = {
+            "status": content["status"],
+            "execution_count": self.execution_count,
+            "user_expressions": content.get("user_expressions", {}),
+            "payload": content.get("payload", []),
+        }
+        if content["status"] == "error":
+            reply |= {name: content.get(name) for name in ("ename", "evalue", "traceback")}
+        return reply
+
+    def _nothing_to_run(self, cell: Cell) -> dict[str, Any]:
+        # Nothing was counted in the sandbox; the number shown is the one that the next cell gets, as in IPython.
+        cell.announce(self.execution_count + 1)
+        return {
+            "status": "ok",
+            "execution_count": self.execution_count,
+            "user_expressions": {},
+            "payload": [],
+        }
+
+    def _fail(self, cell: Cell, failure: Failure) -> dict[str, Any]:
+        cell.announce(self.execution_count + 1)
+        if not cell.silent:
+            cell.publish("error", failure.content)
+        return {
+            **failure.reply,
+            "execution_count": cell.announced or self.execution_count,
+            "user_expressions": {},
+            "payload": [],
+        }

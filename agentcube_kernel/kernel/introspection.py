@@ -1,0 +1,73 @@
+"""complete, inspect and is_complete."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from .requests import Request, field
+
+if TYPE_CHECKING:
+    from .lifecycle import Lifecycle
+
+log = logging.getLogger("agentcube_kernel.kernel")
+
+PATIENCE_SECONDS = 10.0
+"""A completion that comes later than this helps nobody."""
+
+
+class Introspection:
+    """Answers questions about code. None of them ever starts a sandbox or waits for one to start."""
+
+    def __init__(self, lifecycle: Lifecycle) -> None:
+        self._lifecycle = lifecycle
+
+    async def complete(self, request: Request) -> dict[str, Any]:
+        """The content of a `complete_reply`; no matches while there is no sandbox, or when it takes too long."""
+        code = field(request, "code", str)
+        position = _position(field(request, "cursor_pos", int, len(code)), code)
+        sandbox = self._lifecycle.running
+        if sandbox is not None:
+            try:
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    return {"status": "ok", **await sandbox.complete(code, position)}
+            except TimeoutError:
+                log.info("no completions within %s s", PATIENCE_SECONDS)
+        return {
+            "status": "ok",
+            "matches": [],
+            "cursor_start": position,
+            "cursor_end": position,
+            "metadata": {},
+        }
+
+    async def inspect(self, request: Request) -> dict[str, Any]:
+        """The content of an `inspect_reply`; nothing is found while there is no sandbox."""
+        code = field(request, "code", str)
+        position = _position(field(request, "cursor_pos", int, len(code)), code)
+        detail = field(request, "detail_level", int, 0)
+        sandbox = self._lifecycle.running
+        if sandbox is not None:
+            try:
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    return {"status": "ok", **await sandbox.inspect(code, position, detail)}
+            except TimeoutError:
+                log.info("nothing to inspect within %s s", PATIENCE_SECONDS)
+        return {"status": "ok", "found": False, "data": {}, "metadata": {}}
+
+    async def is_complete(self, request: Request) -> dict[str, Any]:
+        """The content of an `is_complete_reply`, found here: the rules are IPython's and need no variables."""
+        from IPython.core.inputtransformer2 import TransformerManager
+
+        code = field(request, "code", str)
+        # A fresh one each time: a transformer manager keeps state between cells.
+        status, indent = TransformerManager().check_complete(code)
+        reply: dict[str, Any] = {"status": status}
+        if status == "incomplete":
+            reply["indent"] = " " * (indent or 0)
+        return reply
+
+
+def _position(position: int, code: str) -> int:
+    return max(0, min(position, len(code)))

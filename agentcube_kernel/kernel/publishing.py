@@ -1,0 +1,107 @@
+"""What goes out on IOPub, each message with the parent that it belongs to."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from jupyter_client.session import Session
+
+    from ..channel.protocol import Event
+    from .requests import Request
+
+log = logging.getLogger("agentcube_kernel.kernel")
+
+OUTPUT_TYPES = frozenset(
+    {
+        "stream",
+        "display_data",
+        "update_display_data",
+        "execute_result",
+        "error",
+        "clear_output",
+        "comm_open",
+        "comm_msg",
+        "comm_close",
+    }
+)
+"""The types of event that are published as they are. Nothing else from a sandbox reaches a front end unasked."""
+
+REMEMBERED_PARENTS = 2000
+
+
+class Publisher:
+    """Sends IOPub messages; callable from any thread, and never through the kernel's notion of a current parent."""
+
+    def __init__(self, session: Session, iopub_socket: Any, topic: Callable[[str], bytes]) -> None:
+        self._session = session
+        self._iopub_socket = iopub_socket
+        self._topic = topic
+        self._headers: OrderedDict[str, dict[str, Any]] = OrderedDict()
+
+    def remember(self, request: Request) -> None:
+        """Keep the request's header, so that output which comes after its reply still finds its parent."""
+        self._headers[request.id] = request.message["header"]
+        while len(self._headers) > REMEMBERED_PARENTS:
+            self._headers.popitem(last=False)
+
+    def publish(
+        self,
+        msg_type: str,
+        content: Mapping[str, Any],
+        *,
+        parent: Mapping[str, Any] | None,
+        metadata: Mapping[str, Any] | None = None,
+        buffers: Sequence[bytes] | None = None,
+    ) -> None:
+        """Send one message on IOPub with `parent` (a message) as its parent."""
+        try:
+            self._send(msg_type, content, parent, metadata, buffers)
+        except ValueError:
+            # Half a surrogate pair is a valid str and cannot be encoded.
+            self._send(msg_type, _encodable(content), parent, _encodable(metadata), buffers)
+
+    def _send(self, msg_type: str, content: Any, parent: Any, metadata: Any, buffers: Any) -> None:
+        self._session.send(
+            self._iopub_socket,
+            msg_type,
+            content,
+            parent=parent,
+            ident=self._topic(msg_type),
+            metadata=metadata,
+            buffers=buffers,
+        )
+
+    def forward(self, event: Event, parent: Mapping[str, Any] | None = None) -> None:
+        """Publish an event of a sandbox; without `parent` it goes to the cell that the event names."""
+        if event.type not in OUTPUT_TYPES:
+            log.debug("an event of type %r is not for the front end", event.type)
+            return
+        self.publish(
+            event.type,
+            event.content,
+            parent=parent if parent is not None else self._parent_of(event.cell_id),
+            metadata=event.metadata,
+            buffers=event.buffers,
+        )
+
+    def _parent_of(self, cell_id: str) -> Mapping[str, Any] | None:
+        if not cell_id:
+            return None
+        # A cell of the kernel before this one: its id is what a front end goes by.
+        unknown = {"msg_id": cell_id, "msg_type": "execute_request"}
+        return {"header": self._headers.get(cell_id, unknown)}
+
+
+def _encodable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, dict):
+        return {_encodable(key): _encodable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_encodable(item) for item in value]
+    return value
