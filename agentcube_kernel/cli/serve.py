@@ -9,8 +9,8 @@ import sys
 import click
 
 NOTICE = (
-    "AgentCube's embedded gateway: for development only, and no security boundary. Whoever has the token can run "
-    "programs as you."
+    "AgentCube's embedded gateway: for development only, and no security boundary. "
+    "Whoever has the token can run programs as you."
 )
 
 

@@ -19,12 +19,12 @@ from .processes import Children, kill_descendants
 from .router import Router, read_body
 from .sandboxes import AGENT_RUNTIME, CODE_INTERPRETER, SandboxStore
 from .version import package_version
-from .wire import Answer, ManagerError, RouterError, json_answer, not_routed, send_answer, text_answer
+from .wire import Answer, ManagerError, RouterError, json_answer, not_routed, send_answer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import Receive, Scope, Send
 
     from .config import GatewayConfig
 
@@ -195,7 +195,7 @@ class _Health:
 
 
 class _Identity:
-    """Proves to a launcher that this is the gateway which its state file speaks of, without showing the token."""
+    """Proves to a launcher that it found its gateway, without either side showing the token."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway

@@ -45,8 +45,8 @@ class Guard:
     def problem(self, headers: Mapping[bytes, bytes]) -> str:
         """Empty when the request shows the token; else one of the Router's own reasons.
 
-        The token may also come as the password of Basic authentication, which is what HTTP libraries send for a
-        URL with user information: the only way to give it to a client that knows nothing of tokens.
+        The token may also come as the password of Basic authentication, which is what HTTP libraries send for
+        a URL with user information: the only way to give it to a client that knows nothing of tokens.
         """
         value = headers.get(b"authorization")
         if value is None:

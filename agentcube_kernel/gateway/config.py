@@ -21,15 +21,16 @@ MAX_BODY = 32 << 20
 class GatewayConfig:
     """What a gateway enforces. Durations are seconds.
 
-    ``session_timeout`` and ``max_session_duration`` default to those of AgentCube's custom resources: a session
-    ends after 15 idle minutes, and after 8 hours in any case.
+    ``session_timeout`` and ``max_session_duration`` default to those of AgentCube's custom resources: a
+    session ends after 15 idle minutes, and after 8 hours in any case.
 
-    ``interpreters`` and ``runtimes`` name what may be created (``name`` or ``namespace/name``); None allows every
-    name that Kubernetes would accept.
+    ``interpreters`` and ``runtimes`` name what may be created (``name`` or ``namespace/name``); None allows
+    every name that Kubernetes would accept.
 
-    ``session_id_authorises`` lets a request without an ``Authorization`` header use an existing session whose id
-    it knows, as AgentCube's Router without OIDC does. The stock SDK depends on it: it sends its token to the
-    WorkloadManager only. The shared background gateway, whose clients all send the token, is started without it.
+    ``session_id_authorises`` lets a request without an ``Authorization`` header use an existing session whose
+    id it knows, as AgentCube's Router without OIDC does. The stock SDK depends on it: it sends its token to
+    the WorkloadManager only. The shared background gateway, whose clients all send the token, is started
+    without it.
     """
 
     token: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)

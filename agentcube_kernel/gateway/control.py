@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from typing import TYPE_CHECKING
 
-from .runtime import EchoRuntime
+from .runtime import RuntimeFailed, start_runtime
 from .sandboxes import AGENT_RUNTIME, CODE_INTERPRETER
 from .wire import Answer, ManagerError, json_answer
 
 if TYPE_CHECKING:
     from .sandboxes import Sandbox, SandboxStore
+
+_log = logging.getLogger("agentcube_kernel.gateway")
 
 _KUBERNETES_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _NOT_FOUND = {CODE_INTERPRETER: "code interpreter not found", AGENT_RUNTIME: "agent runtime not found"}
@@ -62,7 +65,16 @@ class ControlPlane:
         except OSError as exc:
             raise ManagerError(500, "internal server error") from exc
         if kind == AGENT_RUNTIME:
-            sandbox.runtime = EchoRuntime(name)
+            try:
+                sandbox.runtime = await start_runtime(
+                    sandbox, self._store.config.runtime_command, self._store.children
+                )
+            except BaseException as exc:
+                await self._store.delete(sandbox.session_id)
+                if isinstance(exc, RuntimeFailed):
+                    _log.warning("agent runtime %s/%s: %s", namespace, name, exc)
+                    raise ManagerError(500, "internal server error") from exc
+                raise
         return sandbox
 
     async def delete(self, session_id: str) -> Answer:

@@ -13,22 +13,35 @@ if TYPE_CHECKING:
 
 # An allowlist: a new credential variable of some tool must not be the one that was forgotten here.
 _KEPT = frozenset(
-    """LANG LANGUAGE TZ USER LOGNAME SHELL TERM VIRTUAL_ENV CONDA_PREFIX CONDA_DEFAULT_ENV CONDA_PYTHON_EXE
-    LD_LIBRARY_PATH DYLD_LIBRARY_PATH DYLD_FALLBACK_LIBRARY_PATH SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE
-    CURL_CA_BUNDLE NIX_SSL_CERT_FILE PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS OPENBLAS_NUM_THREADS MKL_NUM_THREADS
-    CUDA_VISIBLE_DEVICES SYSTEMROOT""".split()
+    (
+        *("LANG", "LANGUAGE", "TZ", "USER", "LOGNAME", "SHELL", "TERM", "SYSTEMROOT"),
+        *("VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "CONDA_PYTHON_EXE", "PYTHONDONTWRITEBYTECODE"),
+        *("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH"),
+        *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NIX_SSL_CERT_FILE"),
+        *(
+            "OMP_NUM_THREADS",
+            "OPENBLAS_NUM_THREADS",
+            "MKL_NUM_THREADS",
+            "CUDA_VISIBLE_DEVICES",
+            "MPLCONFIGDIR",
+        ),
+    )
 )
 _URLS = frozenset(
-    "HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY http_proxy https_proxy all_proxy no_proxy "
-    "PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_FIND_LINKS UV_INDEX_URL UV_DEFAULT_INDEX".split()
+    (
+        *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
+        *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),
+        *("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "UV_INDEX_URL", "UV_DEFAULT_INDEX"),
+    )
 )
 
 
 def sandbox_environment(host: Mapping[str, str], *, folder: str, cache: str) -> dict[str, str]:
     """Variables for the commands of the sandbox in ``folder``.
 
-    ``python3`` is the interpreter that runs the gateway. HOME is the workspace, as it is in AgentCube's image;
-    caches go to ``cache``, which all sandboxes of a gateway share, so that they do not litter the workspace.
+    ``python3`` is the interpreter that runs the gateway. HOME is the workspace, as it is in AgentCube's
+    image; caches go to ``cache``, which all sandboxes of a gateway share, so that they do not litter the
+    workspace.
     """
     env = {name: value for name, value in host.items() if name in _KEPT or name.startswith("LC_")}
     env.update((name, value) for name, value in host.items() if name in _URLS and not _has_userinfo(value))

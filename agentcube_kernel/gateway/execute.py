@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import fcntl
 import os
 import subprocess
 import time
@@ -18,13 +19,9 @@ if TYPE_CHECKING:
 
     from .processes import Children
 
-try:
-    from fcntl import F_SETPIPE_SZ, fcntl
-except ImportError:  # macOS
-    F_SETPIPE_SZ = 0
-
 TIMEOUT_EXIT_CODE = 124
 
+_SET_PIPE_SIZE = getattr(fcntl, "F_SETPIPE_SZ", 0)  # Linux only
 _PIPE = 1 << 16
 _WIDE_PIPE = 1 << 20
 _DRAIN = 0.05
@@ -59,9 +56,9 @@ class CommandNotStarted(Exception):
 class Command:
     """A running command and the pipes it writes to.
 
-    The command leads a session of its own, so that a timeout can kill whatever it started in its process group.
-    As with PicoD, the command counts as running while anyone holds its stdout or stderr; a process that means to
-    outlive it must redirect both.
+    The command leads a session of its own, so that a timeout can kill whatever it started in its process
+    group. As with PicoD, the command counts as running while anyone holds its stdout or stderr; a process
+    that means to outlive it must redirect both.
     """
 
     def __init__(self, children: Children, *, max_output: int) -> None:
@@ -81,7 +78,7 @@ class Command:
         self._out, out = os.pipe()
         self._err, err = os.pipe()
         try:
-            process = subprocess.Popen(  # noqa: S603
+            process = subprocess.Popen(
                 launch.argv,
                 executable=launch.executable,
                 cwd=launch.cwd,
@@ -111,7 +108,8 @@ class Command:
     async def wait(self, timeout: float) -> bool:
         """Wait for the end of the process and of its output; False when ``timeout`` seconds came first.
 
-        Either way nothing of the command's process group is left after a timeout, and no descriptor in any case.
+        Either way nothing of the command's process group is left after a timeout, and no descriptor in any
+        case.
         """
         timer = self._loop.call_later(timeout, self._expire)
         try:
@@ -173,11 +171,11 @@ class Command:
             self._widen(fd)
 
     def _widen(self, fd: int) -> None:
-        # A full read means that the writer is faster than the loop; a wider pipe saves most of the round trips.
+        # A full read means that the writer is faster than the loop; a wider pipe saves most round trips.
         self._open[fd] = _WIDE_PIPE
-        if F_SETPIPE_SZ:
+        if _SET_PIPE_SIZE:
             with contextlib.suppress(OSError):
-                fcntl(fd, F_SETPIPE_SZ, _WIDE_PIPE)
+                fcntl.fcntl(fd, _SET_PIPE_SIZE, _WIDE_PIPE)
 
     def _close(self, fd: int) -> None:
         if self._open.pop(fd, None) is not None:
@@ -188,7 +186,8 @@ class Command:
 async def run(command: Command, prepare: Callable[[], Launch], *, timeout: float) -> Outcome:
     """Run a command to its end or its timeout and say how it went, in the words of PicoD.
 
-    ``prepare`` may raise CommandNotStarted too; like a failed start it becomes exit code 1 and a line on stderr.
+    ``prepare`` may raise CommandNotStarted too; like a failed start it becomes exit code 1 and a line on
+    stderr.
     """
     start, clock = time.time_ns(), time.perf_counter()
     stdout, stderr, exit_code, timed_out = b"", b"", 1, timeout <= 0

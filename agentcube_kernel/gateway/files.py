@@ -61,17 +61,22 @@ def working_directory(workspace: str, path: str) -> str:
 
 
 async def upload(workspace: str, path: str, content: bytes, mode: str) -> Answer:
-    """Write a whole file, making its folders. The mode counts for new files only, below the umask, as in PicoD."""
-    target = resolve(workspace, path)
+    """Write a whole file, making its folders.
+
+    The mode counts for new files only, below the umask, as in PicoD.
+    """
     if len(content) > _INLINE:
-        info = await asyncio.to_thread(_write, target, content, parse_mode(mode))
-    else:
-        info = _write(target, content, parse_mode(mode))
-    relative = os.path.relpath(target, os.path.realpath(workspace))
+        return await asyncio.to_thread(_upload, workspace, path, content, parse_mode(mode))
+    return _upload(workspace, path, content, parse_mode(mode))
+
+
+def _upload(workspace: str, path: str, content: bytes, mode: int) -> Answer:
+    target = resolve(workspace, path)
+    info = _write(target, content, mode)
     return json_answer(
         200,
         {
-            "path": relative,
+            "path": os.path.relpath(target, os.path.realpath(workspace)),
             "size": info.st_size,
             "mode": go_mode(info.st_mode),
             "modified": rfc3339(info.st_mtime_ns),

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class Isolation:
     """How commands are started: as they are, or through bubblewrap.
 
-    With bubblewrap a command sees the file system read-only but for its sandbox's folder, and without the folders
-    in ``hidden``. Processes, network and IPC stay those of the host, since calls of one session must
+    With bubblewrap a command sees the file system read-only but for its sandbox's folder, and without the
+    folders in ``hidden``. Processes, network and IPC stay those of the host, since calls of one session must
     find each other's processes and FIFOs.
     """
 
@@ -62,6 +62,6 @@ def _works(program: str) -> bool:
     try:
         return (
             subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=5).returncode == 0
-        )  # noqa: S603
+        )
     except (OSError, subprocess.SubprocessError):
         return False

@@ -1,9 +1,9 @@
 """Find the user's background gateway, or start it.
 
 One gateway serves all kernels of a user that run on the same Python environment and the same version of this
-package. Another environment or another version gets a gateway of its own beside it: ``python3`` in a sandbox is
-the gateway's interpreter, and the packages a user expects are those of the environment the kernel is installed
-in. Each ends by itself when it has been idle for an hour.
+package. Another environment or another version gets a gateway of its own beside it: ``python3`` in a sandbox
+is the gateway's interpreter, and the packages a user expects are those of the environment the kernel is
+installed in. Each ends by itself when it has been idle for an hour.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class GatewayInfo:
 def ensure_gateway(*, timeout: float = 20.0) -> GatewayInfo:
     """The user's background gateway, started if there is none; blocking, for at most ``timeout`` seconds.
 
-    Any number of processes may call this at once: exactly one gateway is started. It survives the process that
-    started it, is shared by all that come later, and ends after an idle hour (``AGENTCUBE_GATEWAY_IDLE``
+    Any number of processes may call this at once: exactly one gateway is started. It survives the process
+    that started it, is shared by all that come later, and ends after an idle hour (``AGENTCUBE_GATEWAY_IDLE``
     seconds), leaving no process and no folder behind. What a killed gateway left is cleared away by the next
     one. Its settings are those in the environment of the process that starts it.
 
@@ -59,7 +59,8 @@ def ensure_gateway(*, timeout: float = 20.0) -> GatewayInfo:
     """
     if os.name != "posix":
         raise GatewayStartError(
-            "the embedded gateway runs on Linux and macOS only; set ROUTER_URL and WORKLOAD_MANAGER_URL to an AgentCube"
+            "the embedded gateway runs on Linux and macOS only; "
+            "set ROUTER_URL and WORKLOAD_MANAGER_URL to an AgentCube"
         )
     deadline = time.monotonic() + timeout
     try:
@@ -84,8 +85,8 @@ def running_gateways() -> list[GatewayInfo]:
 def probe(state: Path) -> GatewayInfo | None:
     """The gateway that ``state`` tells of, if it is still the one that answers there.
 
-    The server must prove that it knows the token; the token itself is not sent, since by now some other program
-    may listen on the port.
+    The server must prove that it knows the token; the token itself is not sent, since by now some other
+    program may listen on the port.
     """
     try:
         values = json.loads(state.read_text(encoding="utf-8"))
@@ -121,7 +122,7 @@ def _start(state: Path, deadline: float) -> GatewayInfo:
     log = state.with_suffix(".log")
     fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with open(fd, "wb") as errors:
-        process = subprocess.Popen(  # noqa: S603
+        process = subprocess.Popen(
             [sys.executable, "-P", "-m", __package__, "--detach", "--state", str(state)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -1,9 +1,9 @@
 """The gateway's processes: reaping them, and finding all that belong to a sandbox.
 
-A command may leave processes behind on purpose (a detached interpreter that serves later calls), so a sandbox is
-more than the process groups of its commands. On Linux the gateway is a *subreaper*: whatever a command leaves
-behind becomes a child of the gateway, which reaps it. What belongs to which sandbox is told by a marker in the
-environment, by the working directory, and by descent.
+A command may leave processes behind on purpose (a detached interpreter that serves later calls), so a sandbox
+is more than the process groups of its commands. On Linux the gateway is a *subreaper*: whatever a command
+leaves behind becomes a child of the gateway, which reaps it. What belongs to which sandbox is told by a
+marker in the environment, by the working directory, and by descent.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ def _from_proc() -> list[_Process]:
 def _from_ps() -> list[_Process]:
     # macOS shows a process's environment after its command line, to its owner.
     command = ["ps", "-A", "-E", "-ww", "-o", "uid=,pid=,ppid=,stat=,command="]
-    listing = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False).stdout  # noqa: S603
+    listing = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False).stdout
     uid, found = os.getuid(), []
     for line in listing.splitlines():
         fields = line.split(None, 4)

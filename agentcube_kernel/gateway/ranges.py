@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from .wire import Answer, PicoError
 
 if TYPE_CHECKING:
-    from io import FileIO
     from collections.abc import AsyncIterator, Mapping
+    from io import FileIO
 
     from .wire import Headers
 
@@ -42,7 +42,7 @@ def serve_content(path: str, info: os.stat_result, request: Mapping[bytes, bytes
     wanted = _RANGE.fullmatch(request.get(b"range", b""))
     if wanted and (wanted[1] or wanted[2]) and request.get(b"if-range", modified) == modified:
         first, length = _span(wanted, size)
-        if length <= 0 and size > 0 or first > size:
+        if (length <= 0 and size > 0) or first > size:
             return _unsatisfiable(headers, size)
         if size > 0:
             status = 206

@@ -20,8 +20,8 @@ _LOCK = "lock"
 class Root:
     """A folder of mode 0700 that one running gateway holds, by a lock that dies with it.
 
-    Entering makes it and clears away what killed gateways of this user left: their processes and their folders.
-    Leaving removes it.
+    Entering makes it and clears away what killed gateways of this user left: their processes and their
+    folders. Leaving removes it.
     """
 
     def __init__(self, base: str | None = None) -> None:

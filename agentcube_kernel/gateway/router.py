@@ -1,4 +1,4 @@
-"""The Router's routes: find or create the session, pass the request on, mark the answer with the session's id."""
+"""The Router's routes: find or create the session, pass the request on, name the session in the answer."""
 
 from __future__ import annotations
 
@@ -101,7 +101,10 @@ class BodyTooLarge(Exception):
 
 
 async def read_body(scope: Scope, receive: Receive, *, limit: int, timeout: float) -> bytes:
-    """The whole request body. Raises BodyTooLarge, or RouterError(503) when it takes longer than ``timeout`` s."""
+    """The whole request body.
+
+    Raises BodyTooLarge, or RouterError(503) when it takes longer than ``timeout`` seconds.
+    """
     if scope["method"] == "GET":
         return b""
     announced = next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import socket
+import subprocess
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import parse_qs
 
+from .execute import CommandNotStarted, look_path
+from .proxy import forward
 from .wire import Answer, json_answer, text_answer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from starlette.types import Receive, Scope
+
+    from .processes import Children
+    from .sandboxes import Sandbox
+
+_READY = 15.0
+
+
+class RuntimeFailed(Exception):
+    """The runtime command did not start, or does not listen."""
 
 
 class Runtime(Protocol):
@@ -21,15 +35,13 @@ class Runtime(Protocol):
     async def answer(self, path: str, scope: Scope, receive: Receive) -> Answer:
         """The answer to one request. Raises RouterError when the runtime cannot be reached."""
 
-    async def close(self) -> None:
-        """End it; nothing of it is left."""
-
 
 class EchoRuntime:
     """Says back what it is told, in the form that it is told it.
 
-    A JSON object ``{"input": …}`` comes back as ``{"output": "echo: …", "metadata": {…}}``, a text as a text. With
-    ``stream`` true in the object or in the query, the answer is a stream of server-sent events, a word each.
+    A JSON object ``{"input": …}`` comes back as ``{"output": "echo: …", "metadata": {…}}``, a text as a text.
+    With ``stream`` true in the object or in the query, the answer is a stream of server-sent events, a word
+    each.
     """
 
     def __init__(self, name: str) -> None:
@@ -57,8 +69,67 @@ class EchoRuntime:
         metadata = {"echoed": True, "original_input": said, "received": received, "path": path}
         return json_answer(200, {"output": f"echo: {text}", "metadata": metadata})
 
-    async def close(self) -> None:
-        """Nothing to end."""
+
+class CommandRuntime:
+    """A server of the user's own, started in the session's sandbox with ``PORT`` in its environment."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+
+    async def answer(self, path: str, scope: Scope, receive: Receive) -> Answer:
+        return await forward(self._port, path, scope, receive)
+
+
+async def start_runtime(sandbox: Sandbox, command: Sequence[str], children: Children) -> Runtime:
+    """The runtime of a new session.
+
+    Raises RuntimeFailed when the command does not come to listen on its port.
+    """
+    if not command:
+        return EchoRuntime(sandbox.name)
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    ended = asyncio.Event()
+    children.watch(_start(sandbox, command, port), lambda _: ended.set())
+    await _listening(port, ended)
+    return CommandRuntime(port)
+
+
+def _start(sandbox: Sandbox, command: Sequence[str], port: int) -> int:
+    env = {**sandbox.env, "PORT": str(port), "HOST": "127.0.0.1", "AGENTCUBE_RUNTIME_NAME": sandbox.name}
+    with open(os.path.join(sandbox.folder, "runtime.log"), "wb") as log:
+        try:
+            process = subprocess.Popen(
+                list(command),
+                executable=look_path(command[0], env["PATH"], sandbox.workspace),
+                cwd=sandbox.workspace,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        except (OSError, ValueError, CommandNotStarted) as exc:
+            raise RuntimeFailed(f"{command[0]}: {exc}") from exc
+    process.returncode = 0
+    return process.pid
+
+
+async def _listening(port: int, ended: asyncio.Event) -> None:
+    deadline = asyncio.get_running_loop().time() + _READY
+    while True:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError as exc:
+            if ended.is_set() or asyncio.get_running_loop().time() > deadline:
+                raise RuntimeFailed(
+                    "the runtime command does not listen on the port in its PORT variable"
+                ) from exc
+            await asyncio.sleep(0.02)
+        else:
+            writer.close()
+            return
 
 
 def _events(text: str) -> Answer:

@@ -1,4 +1,4 @@
-"""Sandboxes of the embedded gateway: a folder, an environment, the processes started there, and a lifetime."""
+"""Sandboxes of the embedded gateway: a folder, an environment, what runs there, and a lifetime."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import uuid
 from typing import TYPE_CHECKING
 
 from .environment import sandbox_environment
-from .execute import Command
 from .isolation import Isolation
 from .processes import MARKER, kill_sandboxes
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from .config import GatewayConfig
+    from .execute import Command
     from .processes import Children
     from .runtime import Runtime
 
@@ -151,8 +151,6 @@ class SandboxStore:
         return task
 
     async def _remove(self, sandbox: Sandbox) -> None:
-        if sandbox.runtime is not None:
-            await sandbox.runtime.close()
         await asyncio.to_thread(remove_sandboxes, {sandbox.marker: sandbox.folder})
 
     async def _collect(self) -> None:

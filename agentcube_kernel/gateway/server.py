@@ -53,7 +53,8 @@ class _Server(uvicorn.Server):
 def bind(host: str, port: int) -> socket.socket:
     """A socket that listens on ``host``; port 0 takes a free one. Raises OSError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # Named in full: asyncio turns Nagle off only on sockets whose protocol says TCP.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
@@ -73,8 +74,8 @@ def serve(
 ) -> None:
     """Serve on ``listener`` until SIGTERM, SIGINT, SIGHUP or the idle time's end.
 
-    ``announce`` is called once requests are answered. On return every sandbox has ended: its processes are dead
-    and reaped, its folder is gone. A second signal meanwhile changes nothing. Must be called in the main thread.
+    ``announce`` is called once requests are answered. On return every sandbox has ended: its processes are
+    dead and its folder is gone. A second signal meanwhile changes nothing. Must be called in the main thread.
     """
     host, port = listener.getsockname()[:2]
     address = Address(host=host, port=port)
@@ -106,7 +107,7 @@ async def _serve(
         loop.add_signal_handler(number, stop.set)
     async with asyncio.TaskGroup() as tasks:
         serving = tasks.create_task(server.serve(sockets=[listener]))
-        while not server.started and not serving.done():
+        while not server.started and not serving.done():  # noqa: ASYNC110 (uvicorn has no event for it)
             await asyncio.sleep(0.001)
         announce()
         idling = tasks.create_task(_idle_out(gateway, stop))
