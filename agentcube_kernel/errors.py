@@ -30,7 +30,7 @@
     │   └── LocalFileNotFoundError (FileNotFoundError)
     ├── ClientStateError (RuntimeError)   used before open, after close, or on another event loop
     ├── CommandExecutionError             .exit_code  .stdout  .stderr  .command
-    ├── CommandTimeoutError (TimeoutError)  .timeout  .stdout  .stderr  .command
+    │   └── CommandTimeoutError (TimeoutError)  .timeout
     ├── LedgerError                       .path  the local record of owned sessions
     │   ├── LedgerLockedError
     │   ├── LedgerCorruptError
@@ -39,6 +39,7 @@
         ├── GuestStartError
         ├── GuestLostError
         ├── SandboxUnreachableError
+        ├── CellTimeoutError (TimeoutError)  .timeout  .events
         └── SandboxBusyError
 
 A message says what happened and what to do; everything a program may want to decide on is an attribute.
@@ -268,27 +269,24 @@ class CommandExecutionError(AgentCubeError):
         return _restore, (type(self), str(self), dict(self.__dict__))
 
 
-class CommandTimeoutError(AgentCubeError, TimeoutError):
+class CommandTimeoutError(CommandExecutionError, TimeoutError):
     """A command did not end within its `timeout` (seconds) and was stopped; its output so far is kept."""
 
     def __init__(
         self,
-        message: str,
-        *,
         timeout: float,
         command: str | Sequence[str] | None = None,
+        *,
         stdout: str = "",
         stderr: str = "",
         session_id: str | None = None,
     ) -> None:
-        super().__init__(message, session_id=session_id)
+        super().__init__(124, stderr, command, stdout=stdout, session_id=session_id)
+        self.args = (
+            f"The command did not end within {timeout:g} s and was stopped. Give a longer timeout=, or "
+            "NO_TIMEOUT for no limit.",
+        )
         self.timeout = timeout
-        self.command = command
-        self.stdout = stdout
-        self.stderr = stderr
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (type(self), str(self), dict(self.__dict__))
 
 
 class LedgerError(AgentCubeError):
@@ -332,6 +330,25 @@ class GuestLostError(SandboxError):
 
 class SandboxUnreachableError(SandboxError):
     """The sandbox could not be reached for too long; what is in it is probably still there."""
+
+
+class CellTimeoutError(SandboxError, TimeoutError):
+    """A cell did not end within `timeout` (seconds). `events` is what it had put out until then."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        timeout: float,
+        events: tuple[Any, ...] = (),
+        session_id: str | None = None,
+    ) -> None:
+        super().__init__(message, session_id=session_id)
+        self.timeout = timeout
+        self.events = events
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (type(self), str(self), dict(self.__dict__))
 
 
 class SandboxBusyError(SandboxError):

@@ -1,0 +1,219 @@
+"""Running cells: one after the other in the main thread, on a loop that keeps running between them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from ..channel.protocol import encode_event
+from . import frames
+from .comms import Comms
+from .outgoing import Outgoing, current_cell
+from .shell import GuestShell, error_content
+from .stdin import Stdin
+from .streams import Capture
+
+
+class CellRunner:
+    """Owns the queue of cells and comm messages, and what an interrupt does to the one that runs."""
+
+    def __init__(self, shell: GuestShell, outgoing: Outgoing, capture: Capture, stdin: Stdin, comms: Comms) -> None:
+        self.shell, self.outgoing, self.capture, self.stdin, self.comms = shell, outgoing, capture, stdin, comms
+        self.loop = asyncio.get_running_loop()
+        self.running: str | None = None
+        self._pid = os.getpid()
+        self._queue: deque[dict[str, Any]] = deque()
+        self._cancelled: set[str] = set()
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._comm_tasks: set[asyncio.Task[None]] = set()
+        self._server = asyncio.current_task()
+        self.before_end: Callable[[], None] = lambda: None
+        signal.signal(signal.SIGINT, self._on_sigint)
+
+    def submit(self, task: dict[str, Any]) -> None:
+        """Queue a cell; a comm message is handled at once, also while a cell awaits something."""
+        if task.get("kind") == "comm":
+            comm_task = self.loop.create_task(self._run_comm(task))
+            self._comm_tasks.add(comm_task)
+            comm_task.add_done_callback(self._comm_tasks.discard)
+        else:
+            self._queue.append(task)
+            self._wake.set()
+
+    def cancel(self, cell: str) -> None:
+        """Let a cell that has not started yet end with KeyboardInterrupt when its turn comes."""
+        if cell != self.running:
+            self._cancelled.add(cell)
+
+    def is_ours(self, task: asyncio.Task[Any]) -> bool:
+        """Whether an asyncio task is part of the machinery and not something that a cell has started."""
+        return task is self._server or task is self._task or task in self._comm_tasks
+
+    async def serve(self) -> None:
+        while True:
+            while not self._queue:
+                self._wake.clear()
+                await self._wake.wait()
+            task = self._queue.popleft()
+            # A task of its own: an interrupt cancels it and not this loop, and its context is the cell's.
+            self._task = self.loop.create_task(self._run(task))
+            try:
+                await self._task
+            except BaseException as exc:
+                self._finish(task["id"], _failed(exc, self.shell.execution_count))
+            finally:
+                self._task = self.running = None
+
+    async def _run(self, task: dict[str, Any]) -> None:
+        cell = task["id"]
+        current_cell.set(cell)
+        self.outgoing.latest_cell = cell
+        self.outgoing.frame(frames.BEGIN, cell)
+        self.shell.last_error = None
+        self.shell.interrupted = False
+        self.capture.restore()
+        if not task.get("silent"):
+            shown = {"code": task["code"], "execution_count": self.shell.execution_count}
+            self.outgoing.frame(frames.QUIET, cell, encode_event("execute_input", shown).encode("ascii"))
+        if cell in self._cancelled:
+            self._cancelled.discard(cell)
+            content = error_content(KeyboardInterrupt, KeyboardInterrupt("interrupted before it started"), [])
+            self.outgoing.event("error", content)
+            self._finish(cell, {**_failed(KeyboardInterrupt(), self.shell.execution_count), **content})
+            return
+        self.stdin.allowed = bool(task.get("allow_stdin"))
+        self.running = cell
+        try:
+            reply = await self._run_user_code(task)
+        except BaseException as exc:
+            reply = self._unexpected(exc)
+        finally:
+            self.running = None
+            if os.getpid() != self._pid:
+                _leave_child()
+        self._finish(cell, reply)
+
+    def _finish(self, cell: str, reply: dict[str, Any]) -> None:
+        try:
+            self.capture.drain()
+            self.before_end()
+        except BaseException as exc:
+            traceback.print_exception(exc, file=sys.__stderr__)
+        self.outgoing.frame(frames.DONE, cell, encode_event("execute_reply", reply).encode("ascii"))
+
+    async def _run_user_code(self, task: dict[str, Any]) -> dict[str, Any]:
+        """The frame of this function on the stack tells the interrupt handler that user code runs right now."""
+        shell, code, silent = self.shell, task["code"], bool(task.get("silent"))
+        failed: Any = None
+        try:
+            transformed = shell.transform_cell(code)
+        except Exception:
+            transformed, failed = code, sys.exc_info()
+        try:
+            result = None
+            try:
+                result = await shell.run_cell_async(
+                    code,
+                    store_history=bool(task.get("store_history", True)) and not silent,
+                    silent=silent,
+                    transformed_cell=transformed,
+                    preprocessing_exc_tuple=failed,
+                )
+            finally:
+                if os.getpid() == self._pid:
+                    shell.events.trigger("post_execute")
+                    if not silent:
+                        shell.events.trigger("post_run_cell", result)
+            return self._reply(task, result)
+        finally:
+            failed = None
+
+    def _reply(self, task: dict[str, Any], result: Any) -> dict[str, Any]:
+        shell = self.shell
+        error = result.error_before_exec or result.error_in_exec
+        reply: dict[str, Any] = {"execution_count": shell.execution_count - 1}
+        if error is None and result.success and shell.last_error is None:
+            reply["status"] = "ok"
+            reply["user_expressions"] = shell.user_expressions(task.get("user_expressions") or {})
+        else:
+            reply["status"] = "error"
+            reply["user_expressions"] = {}
+            if shell.last_error is not None:
+                reply.update(shell.last_error)
+            else:
+                reply.update(error_content(type(error), error, []))
+        reply["payload"] = shell.payload_manager.read_payload()
+        shell.payload_manager.clear_payload()
+        return reply
+
+    def _unexpected(self, exc: BaseException) -> dict[str, Any]:
+        """An interrupt that hit IPython's own code, or a fault in it: the cell still ends properly."""
+        if self.shell.interrupted and isinstance(exc, asyncio.CancelledError):
+            exc = KeyboardInterrupt()
+        reply = _failed(exc, self.shell.execution_count)
+        self.outgoing.event("error", {key: reply[key] for key in ("ename", "evalue", "traceback")})
+        return reply
+
+    async def _run_comm(self, task: dict[str, Any]) -> None:
+        current_cell.set(task["id"])
+        try:
+            self._run_user_callback(task)
+        except BaseException as exc:
+            reply = _failed(exc, 0)
+            self.outgoing.event("error", {key: reply[key] for key in ("ename", "evalue", "traceback")})
+        finally:
+            if os.getpid() != self._pid:
+                _leave_child()
+            self.capture.drain()
+            self.outgoing.frame(frames.DONE, task["id"], encode_event("comm_reply", {}).encode("ascii"))
+
+    def _run_user_callback(self, task: dict[str, Any]) -> None:
+        self.comms.handle(task)
+
+    _user_frames = (_run_user_code.__code__, _run_user_callback.__code__)
+
+    def _on_sigint(self, _signal: int, frame: FrameType | None) -> None:
+        """User code on the stack gets KeyboardInterrupt; a cell that awaits is cancelled; else nothing happens."""
+        self.shell.interrupted = True
+        if os.getpid() != self._pid:
+            raise KeyboardInterrupt
+        at: FrameType | None = frame
+        in_callback = False
+        while at is not None:
+            if at.f_code in self._user_frames:
+                raise KeyboardInterrupt
+            in_callback = in_callback or at.f_code is asyncio.Handle._run.__code__
+            at = at.f_back
+        if self.running is not None and self._task is not None and not in_callback:
+            self.loop.call_soon_threadsafe(self._task.cancel)
+        elif in_callback and self.running is not None:
+            # Something that the cell has started hogs the loop: stop that, and the cell with it.
+            if self._task is not None:
+                self.loop.call_soon_threadsafe(self._task.cancel)
+            raise KeyboardInterrupt
+
+
+def _failed(exc: BaseException, count: int) -> dict[str, Any]:
+    lines = traceback.format_exception(type(exc), exc, exc.__traceback__)
+    content = error_content(type(exc), exc, [line.rstrip("\n") for line in lines])
+    return {"status": "error", "execution_count": count - 1, "user_expressions": {}, "payload": [], **content}
+
+
+def _leave_child() -> None:
+    """End a child that a cell has forked and that came back from the cell: only the parent is the interpreter."""
+    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+        try:
+            if stream is not None:
+                stream.flush()
+        except Exception:
+            time.sleep(0)
+    os._exit(0)

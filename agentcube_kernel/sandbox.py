@@ -1,0 +1,598 @@
+"""A stateful sandbox: an AgentCube session with an interpreter in it that keeps its variables.
+
+The one object that kernel, magics, pool and integrations share.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shlex
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from .channel.cell_stream import CellStream
+from .channel.channel import Channel, comm_task
+from .channel.protocol import Event
+from .channel.relay import FOLDER, GuestRef
+from .channel.shell_cells import shell_command, stream_shell_cell
+from .client.results import CommandResult, Ownership
+from .client.retry import RetryPolicy
+from .errors import (
+    AgentCubeError,
+    CellTimeoutError,
+    ClientStateError,
+    ExchangeError,
+    GuestLostError,
+    GuestStartError,
+    SessionNotFoundError,
+)
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    from .client.code_interpreter import AsyncCodeInterpreterClient
+
+_INTERRUPT_PATIENCE = 10.0
+
+
+class SandboxState(Enum):
+    """Where a sandbox is in its life."""
+
+    NEW = "new"
+    OPENING = "opening"
+    READY = "ready"
+    BUSY = "busy"
+    LOST = "lost"
+    """The session is gone, or the interpreter is; see `AsyncSandbox` for what the next cell does."""
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecoveredCell:
+    """A cell of an earlier process that had not ended when this one took its guest over."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellResult:
+    """How a cell ended and everything it put out."""
+
+    status: str
+    """`ok` or `error`."""
+    execution_count: int
+    events: tuple[Event, ...] = field(repr=False)
+    """All events in order, `execute_reply` included."""
+    ename: str | None = None
+    evalue: str | None = None
+    traceback: tuple[str, ...] = field(default=(), repr=False)
+    """Lines with terminal colours, as IPython makes them."""
+
+    @property
+    def ok(self) -> bool:
+        return self.status == "ok"
+
+    @property
+    def stdout(self) -> str:
+        return self._text("stdout")
+
+    @property
+    def stderr(self) -> str:
+        return self._text("stderr")
+
+    @property
+    def result(self) -> Mapping[str, Any] | None:
+        """The mime bundle of the cell's last expression."""
+        for event in reversed(self.events):
+            if event.type == "execute_result":
+                bundle: Mapping[str, Any] = event.content["data"]
+                return bundle
+        return None
+
+    @property
+    def text(self) -> str | None:
+        """The last expression's value as plain text."""
+        value = (self.result or {}).get("text/plain")
+        return value if isinstance(value, str) else None
+
+    @property
+    def displays(self) -> list[Mapping[str, Any]]:
+        """The mime bundles that were displayed, `execute_result` included."""
+        shown = ("display_data", "execute_result")
+        return [event.content["data"] for event in self.events if event.type in shown]
+
+    @property
+    def user_expressions(self) -> Mapping[str, Any]:
+        expressions: Mapping[str, Any] = self.events[-1].content.get("user_expressions", {})
+        return expressions
+
+    def _text(self, name: str) -> str:
+        return "".join(
+            event.content["text"]
+            for event in self.events
+            if event.type == "stream" and event.content["name"] == name
+        )
+
+
+class _DataPlaneRunner:
+    """What the channel needs, of the client's data plane. The channel does its own retrying."""
+
+    def __init__(self, client: AsyncCodeInterpreterClient) -> None:
+        self._client = client
+
+    async def run_command(self, command: Sequence[str], *, timeout: float) -> CommandResult:
+        return await self._client.data_plane.execute(command, timeout=timeout, retry=RetryPolicy.NONE)
+
+    async def put_file(self, path: str, data: bytes) -> None:
+        await self._client.data_plane.upload_bytes(path, data)
+
+
+class AsyncSandbox:
+    """A session with a stateful IPython in it.
+
+    ::
+
+        async with AsyncSandbox() as sandbox:
+            await sandbox.run_cell("x = 20")
+            result = await sandbox.run_cell("x + 1")
+            assert result.text == "21"
+
+    Constructing does no I/O. `open` creates the session (or attaches to the client's) and starts the interpreter, or
+    finds the one that other sandboxes on the same session use: they share variables, and each gets the output of its
+    own cells. Cells run one after the other.
+
+    What happens to state is never hidden. A call that finds the interpreter gone raises `GuestLostError`, and the next
+    one starts a fresh interpreter; one that finds the session gone raises `SessionNotFoundError`, and the next one
+    creates a new session if `new_client` can make a client for it, else raises the same again.
+
+    Args:
+        client: whose session to use; by default a new one with the settings of the environment. It is closed or
+            stopped together with the sandbox.
+        client_id: names this user of the guest; by default random.
+        new_client: makes the client for another session when an owned one is gone.
+        guest: take this guest over, as the client it names; see `recovered`.
+        env: environment variables of the interpreter, if this sandbox is the one that starts it.
+        on_background: gets events that belong to no running cell: output of threads after their cell's end.
+        on_notice: gets lines about a start that takes long.
+
+    All methods belong to the event loop that first uses them.
+    """
+
+    def __init__(
+        self,
+        client: AsyncCodeInterpreterClient | None = None,
+        *,
+        client_id: str | None = None,
+        new_client: Callable[[], AsyncCodeInterpreterClient] | None = None,
+        guest: GuestRef | None = None,
+        env: Mapping[str, str] | None = None,
+        on_background: Callable[[Event], None] | None = None,
+        on_notice: Callable[[str], None] | None = None,
+    ) -> None:
+        if client is None:
+            from .client.code_interpreter import AsyncCodeInterpreterClient
+
+            new_client = new_client or AsyncCodeInterpreterClient
+            client = new_client()
+        self.client = client
+        self.client_id = client_id or uuid.uuid4().hex
+        self.recovered: list[RecoveredCell] = []
+        """Cells that were running or had output waiting in the guest that was taken over."""
+        self.execution_count = 0
+        """Of the latest cell that was counted."""
+        self._new_client = new_client
+        self._take_over = guest
+        self._env = dict(env or {})
+        self.on_background = on_background
+        self.on_notice = on_notice
+        self._channel: Channel | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._recovery: CellStream | None = None
+        self._open_cells: dict[str, None] = {}
+        self._lost: Exception | None = None
+        self._fresh_guest_needed = True
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<AsyncSandbox {self.session_id or 'without a session'}, {self.state.value}>"
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.open()
+        except BaseException:
+            await self._stop_quietly()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    @property
+    def session_id(self) -> str | None:
+        return self.client.session_id
+
+    @property
+    def ownership(self) -> Ownership:
+        return self.client.ownership
+
+    @property
+    def guest(self) -> GuestRef | None:
+        """What another process needs to take this guest over, or None while there is none."""
+        return self._channel.guest if self._channel is not None else None
+
+    @property
+    def state(self) -> SandboxState:
+        if self._closed:
+            return SandboxState.CLOSED
+        if self._opening is not None and not self._opening.done():
+            return SandboxState.OPENING
+        if self._lost is not None:
+            return SandboxState.LOST
+        if self._fresh_guest_needed:
+            return SandboxState.NEW
+        return SandboxState.BUSY if self._open_cells else SandboxState.READY
+
+    # Opening.
+
+    async def open(self) -> None:
+        """Have a session and an interpreter in it. Idempotent; concurrent callers share one attempt.
+
+        A cancelled call stops waiting; what was being created remains this sandbox's and the next call finds it.
+
+        Raises:
+            AgentCubeError: whatever the client raises when it creates a session; `GuestStartError` when no
+                interpreter can be started; `GuestLostError` when the guest to take over is no more.
+        """
+        if self._closed:
+            raise ClientStateError("This sandbox is closed; make a new one.", session_id=self.session_id)
+        if not self._fresh_guest_needed:
+            return
+        if self._opening is None or self._opening.done():
+            self._opening = asyncio.get_running_loop().create_task(self._open(), name="agentcube-open")
+            self._opening.add_done_callback(_retrieve)
+        await asyncio.shield(self._opening)
+
+    async def _open(self) -> None:
+        if isinstance(self._lost, SessionNotFoundError):
+            await self._replace_session(self._lost)
+        await self.client.open()
+        if self._channel is None:
+            self._channel = Channel(
+                _DataPlaneRunner(self.client),
+                client_id=self.client_id,
+                session_id=self.session_id,
+                on_background=self._background,
+                on_notice=self._notice,
+                env=self._env,
+            )
+        try:
+            await self._find_guest(self._channel)
+        except Exception as exc:
+            self._note(exc)
+            raise
+        self._lost, self._fresh_guest_needed = None, False
+
+    async def _find_guest(self, channel: Channel) -> None:
+        ref, self._take_over = self._take_over, None
+        if ref is None:
+            await channel.start()
+            return
+        hello = await channel.take_over(ref)
+        self.client_id = ref.client_id
+        self._recovery, unfinished = channel.recover(hello)
+        self.recovered = [RecoveredCell(id=name) for name in unfinished]
+
+    async def _replace_session(self, lost: SessionNotFoundError) -> None:
+        if self._new_client is None or self.ownership is not Ownership.OWNED:
+            raise lost
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            await channel.close()
+        await self.client.close()
+        self.client = self._new_client()
+        self._take_over = None
+
+    def _note(self, exc: BaseException) -> None:
+        """Remember what a failure means for the next call."""
+        if isinstance(exc, SessionNotFoundError | GuestLostError):
+            self._lost, self._fresh_guest_needed = exc, True
+
+    def _background(self, event: Event) -> None:
+        if self.on_background is not None:
+            self.on_background(event)
+
+    def _notice(self, text: str) -> None:
+        if self.on_notice is not None:
+            self.on_notice(text)
+
+    @contextlib.asynccontextmanager
+    async def _ready(self) -> AsyncIterator[Channel]:
+        await self.open()
+        assert self._channel is not None
+        try:
+            yield self._channel
+        except (ExchangeError, GuestLostError) as exc:
+            self._note(exc)
+            raise
+
+    # Cells.
+
+    async def stream_cell(
+        self,
+        code: str,
+        *,
+        cell_id: str | None = None,
+        silent: bool = False,
+        store_history: bool = True,
+        user_expressions: Mapping[str, str] | None = None,
+        allow_stdin: bool = False,
+    ) -> AsyncGenerator[Event, None]:
+        """Run a cell and yield its events as they happen, each once and in order; the last is `execute_reply`.
+
+        Iterate inside `contextlib.aclosing`. Leaving early does not stop the cell: it goes on, and what it still puts
+        out is background output; `interrupt` stops it. With `allow_stdin` the cell may put questions, as events of
+        type `input_request` that `send_input` answers.
+
+        Raises:
+            SessionNotFoundError, GuestLostError: the cell did not run, or was cut short; the message says what is lost.
+            SandboxUnreachableError: no contact; the cell may be running on.
+            AgentCubeError: whatever `open` raises; then the cell did not run.
+        """
+        cell_id = cell_id or uuid.uuid4().hex
+        task = {
+            "id": cell_id,
+            "kind": "cell",
+            "code": _well_formed(code),
+            "silent": silent,
+            "store_history": store_history,
+            "user_expressions": dict(user_expressions or {}),
+            "allow_stdin": allow_stdin,
+        }
+        try:
+            await self.open()
+        except GuestStartError:
+            command = shell_command(code)
+            if command is None or self.client.closed:
+                raise
+            # There is no python3 in this sandbox that would do, but a shell is.
+            async for event in stream_shell_cell(self.client.data_plane, command, cell_id):
+                yield event
+            return
+        self._open_cells[cell_id] = None
+        try:
+            async with self._ready() as channel, aclosing(channel.submit(task).events()) as events:
+                async for event in events:
+                    if event.type in ("execute_input", "execute_reply"):
+                        self.execution_count = max(0, event.content["execution_count"])
+                    yield event
+        finally:
+            self._open_cells.pop(cell_id, None)
+
+    async def run_cell(
+        self,
+        code: str,
+        *,
+        timeout: float | None = None,
+        on_event: Callable[[Event], None] | None = None,
+        silent: bool = False,
+        store_history: bool = True,
+        user_expressions: Mapping[str, str] | None = None,
+    ) -> CellResult:
+        """Run a cell to its end; an exception in it is a result with `status` `error`, not an exception here.
+
+        After `timeout` seconds the cell is interrupted and `CellTimeoutError` raised, whose `result` holds what it had
+        put out. A cancelled call leaves the cell running; see `stream_cell` for the rest.
+        """
+        events: list[Event] = []
+        cell_id = uuid.uuid4().hex
+
+        async def collect() -> None:
+            stream = self.stream_cell(
+                code,
+                cell_id=cell_id,
+                silent=silent,
+                store_history=store_history,
+                user_expressions=user_expressions,
+            )
+            async with aclosing(stream):
+                async for event in stream:
+                    events.append(event)
+                    if on_event is not None:
+                        on_event(event)
+
+        if timeout is None:
+            await collect()
+            return _result(events)
+        with contextlib.suppress(GuestStartError):
+            await self.open()
+        collecting = asyncio.get_running_loop().create_task(collect(), name="agentcube-cell")
+        try:
+            done, _ = await asyncio.wait({collecting}, timeout=timeout)
+            if not done:
+                stopped = await self._stop_cell(cell_id, collecting)
+                raise self._timed_out(timeout, events, stopped)
+        finally:
+            if not collecting.done():
+                collecting.cancel()
+                await asyncio.wait({collecting})
+        await collecting
+        return _result(events)
+
+    async def _stop_cell(self, cell_id: str, collecting: asyncio.Task[None]) -> bool:
+        """Interrupt a cell and wait a while for its end; say whether it came."""
+        assert self._channel is not None
+        with contextlib.suppress(AgentCubeError, TimeoutError):
+            async with asyncio.timeout(_INTERRUPT_PATIENCE):
+                await self._channel.interrupt(cell_id)
+        done, _ = await asyncio.wait({collecting}, timeout=_INTERRUPT_PATIENCE)
+        return bool(done)
+
+    def _timed_out(self, timeout: float, events: list[Event], stopped: bool) -> CellTimeoutError:
+        what = "was interrupted" if stopped else "does not react to an interrupt; it runs on until `restart`"
+        return CellTimeoutError(
+            f"The cell did not end within {timeout:g} s and {what}. Variables are kept.",
+            timeout=timeout,
+            events=tuple(events),
+            session_id=self.session_id,
+        )
+
+    async def stream_comm(
+        self,
+        type: str,
+        content: Mapping[str, Any],
+        *,
+        message_id: str,
+        metadata: Mapping[str, Any] | None = None,
+        buffers: Sequence[bytes | memoryview] = (),
+    ) -> AsyncGenerator[Event, None]:
+        """Deliver a front end's `comm_open`, `comm_msg` or `comm_close` once; yield what it causes, `comm_reply` last.
+
+        It is handled also while a cell awaits something. Raises like `stream_cell`.
+        """
+        task = comm_task(type, content, metadata or {}, buffers, message_id)
+        async with self._ready() as channel, aclosing(channel.submit(task).events()) as events:
+            async for event in events:
+                yield event
+
+    async def stream_recovered(self) -> AsyncGenerator[Event, None]:
+        """Yield what the cells in `recovered` had put out and not delivered, and go on until they have ended."""
+        recovery, self._recovery = self._recovery, None
+        if recovery is None:
+            return
+        async with self._ready(), aclosing(recovery.events()) as events:
+            async for event in events:
+                yield event
+        self.recovered = []
+
+    async def send_input(self, value: str | None, *, cell_id: str) -> None:
+        """Answer an `input_request` of a cell; None is an end of file. Delivered once."""
+        async with self._ready() as channel:
+            await channel.send_input(cell_id, value)
+
+    async def interrupt(self) -> None:
+        """Interrupt the cell that runs (SIGINT to it and to what it has started); it ends with KeyboardInterrupt.
+
+        A cell of this sandbox that waits behind another one's ends too, without having run. Does nothing when none
+        runs.
+        """
+        if self._channel is None or self._channel.guest is None:
+            return
+        async with self._ready() as channel:
+            await channel.interrupt(next(iter(self._open_cells), None))
+
+    async def restart(self) -> None:
+        """Replace the interpreter by a fresh one: variables are gone, files and the session stay.
+
+        Other sandboxes on the same session lose their variables too. Cells that run end with `GuestLostError`.
+        """
+        if self._channel is None or self._channel.guest is None or self._lost is not None:
+            await self.open()
+        assert self._channel is not None
+        try:
+            await self._channel.restart()
+        except AgentCubeError as exc:
+            self._note(exc)
+            raise
+        self.execution_count = 0
+        self._recovery, self.recovered = None, []
+        self._lost, self._fresh_guest_needed = None, False
+
+    # Questions.
+
+    async def complete(self, code: str, cursor_pos: int) -> dict[str, Any]:
+        """Content of a `complete_reply`; also while a cell runs. `{}` when there is no answer within 10 s."""
+        return await self._ask("complete", code=_well_formed(code), cursor_pos=cursor_pos)
+
+    async def inspect(self, code: str, cursor_pos: int, detail_level: int = 0) -> dict[str, Any]:
+        """Content of an `inspect_reply`; like `complete`."""
+        return await self._ask(
+            "inspect", code=_well_formed(code), cursor_pos=cursor_pos, detail_level=detail_level
+        )
+
+    async def is_complete(self, code: str) -> dict[str, Any]:
+        """Content of an `is_complete_reply`; like `complete`."""
+        return await self._ask("is_complete", code=_well_formed(code))
+
+    async def comm_info(self, target_name: str | None = None) -> dict[str, Any]:
+        """The open comms, as `{"comm_id": {"target_name": …}}`; like `complete`."""
+        return await self._ask("comm_info", target_name=target_name)
+
+    async def usage(self) -> dict[str, Any]:
+        """Content of a `usage_reply`: processor and memory of the sandbox."""
+        async with self._ready() as channel:
+            return await channel.usage()
+
+    async def _ask(self, what: str, **fields: Any) -> dict[str, Any]:
+        async with self._ready() as channel:
+            return await channel.ask(what, **fields)
+
+    # The end.
+
+    def detach(self) -> str:
+        """Give the session up without deleting it, and return its id; the sandbox still has to be closed."""
+        return self.client.detach()
+
+    async def close(self) -> None:
+        """Close this side. Session, interpreter and a running cell go on. Idempotent."""
+        await self._close_channel()
+        await self.client.close()
+
+    async def stop(self, *, force: bool = False) -> None:
+        """Close, and delete the session if this sandbox created it, or with `force` in any case.
+
+        On a bare PicoD, which has no sessions, the interpreter is ended and its files are removed instead.
+        Raises what the client's `stop` raises; the sandbox is closed all the same.
+        """
+        channel = self._channel
+        if channel is not None and self.client.settings.picod_url is not None and not self._closed:
+            with contextlib.suppress(AgentCubeError, TimeoutError):
+                async with asyncio.timeout(_INTERRUPT_PATIENCE):
+                    await channel.shut_down_guest()
+                    folder = shlex.quote(FOLDER.split("/")[0])
+                    await _DataPlaneRunner(self.client).run_command(["sh", "-c", f"rm -rf {folder}"], timeout=10)
+        await self._close_channel()
+        await self.client.stop(force=force)
+
+    async def _close_channel(self) -> None:
+        self._closed = True
+        opening, self._opening = self._opening, None
+        if opening is not None and not opening.done():
+            opening.cancel()
+            await asyncio.wait({opening})
+        if self._channel is not None:
+            await self._channel.close()
+
+    async def _stop_quietly(self) -> None:
+        with contextlib.suppress(AgentCubeError):
+            await self.stop()
+
+
+def _result(events: Sequence[Event]) -> CellResult:
+    reply = events[-1].content
+    return CellResult(
+        status=reply["status"],
+        execution_count=reply["execution_count"],
+        events=tuple(events),
+        ename=reply.get("ename"),
+        evalue=reply.get("evalue"),
+        traceback=tuple(reply.get("traceback", ())),
+    )
+
+
+def _well_formed(code: str) -> str:
+    """Text without lone surrogates, which no encoding can carry."""
+    return code if code.isascii() else code.encode("utf-8", "replace").decode("utf-8")
+
+
+def _retrieve(task: asyncio.Task[None]) -> None:
+    """Take the exception of an attempt that nobody waits for any more."""
+    if not task.cancelled():
+        task.exception()
