@@ -41,8 +41,12 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """What to start: the argument list, the program file, the folder and the whole environment."""
+    """What to start: the argument list, the program file, the folder and the whole environment.
 
+    ``program`` is how messages name it; it differs from ``executable`` when that only wraps it.
+    """
+
+    program: str
     argv: Sequence[str]
     executable: str
     cwd: str
@@ -232,7 +236,7 @@ def _quote(text: str) -> str:
 
 
 def _go_message(exc: OSError | ValueError, launch: Launch) -> str:
-    program, cwd = launch.argv[0], launch.cwd
+    program, cwd = launch.program, launch.cwd
     if isinstance(exc, OSError) and exc.errno is not None:
         if exc.errno == errno.ENOENT and not os.path.isdir(cwd):
             return f"chdir {cwd}: no such file or directory"

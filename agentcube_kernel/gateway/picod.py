@@ -105,7 +105,7 @@ class PicoD:
         # Like Go's, the search for the program ignores the request's own PATH.
         executable = look_path(argv[0], sandbox.env["PATH"], cwd)
         return self._store.isolation.wrap(
-            Launch(argv=argv, executable=executable, cwd=cwd, env=env),
+            Launch(program=executable, argv=argv, executable=executable, cwd=cwd, env=env),
             folder=sandbox.folder,
             shared=sandbox.env["XDG_CACHE_HOME"],
         )

@@ -37,16 +37,16 @@ def serve_content(path: str, info: os.stat_result, request: Mapping[bytes, bytes
     ]
     if _not_modified(info, request):
         return Answer(status=304, headers=[(b"last-modified", modified)])
-    size, status = info.st_size, 200
-    first, length = 0, size
-    wanted = _RANGE.fullmatch(request.get(b"range", b""))
-    if wanted and (wanted[1] or wanted[2]) and request.get(b"if-range", modified) == modified:
-        first, length = _span(wanted, size)
-        if (length <= 0 and size > 0) or first > size:
-            return _unsatisfiable(headers, size)
-        if size > 0:
-            status = 206
-            headers.append((b"content-range", b"bytes %d-%d/%d" % (first, first + length - 1, size)))
+    size = info.st_size
+    first, length, status = 0, size, 200
+    text = request.get(b"range", b"")
+    if text and size and b"," not in text and request.get(b"if-range", modified) == modified:
+        try:
+            first, length = _span(text, size)
+        except ValueError as exc:
+            return _unsatisfiable(headers, size, str(exc))
+        status = 206
+        headers.append((b"content-range", b"bytes %d-%d/%d" % (first, first + length - 1, size)))
     headers += [(b"accept-ranges", b"bytes"), (b"content-length", b"%d" % length)]
     try:
         file = open(path, "rb", buffering=0)  # noqa: SIM115 (closed by the stream, or when it is dropped)
@@ -60,19 +60,30 @@ def serve_content(path: str, info: os.stat_result, request: Mapping[bytes, bytes
     )
 
 
-def _span(wanted: re.Match[bytes], size: int) -> tuple[int, int]:
+def _span(text: bytes, size: int) -> tuple[int, int]:
+    """Offset and length of one range; ValueError says in Go's words what is wrong with it."""
+    wanted = _RANGE.fullmatch(text)
+    if wanted is None or not (wanted[1] or wanted[2]):
+        raise ValueError("invalid range")
     if not wanted[1]:
         length = min(int(wanted[2]), size)
-        return size - length, length
-    first = int(wanted[1])
-    last = min(int(wanted[2]), size - 1) if wanted[2] else size - 1
-    return first, last - first + 1
+        first = size - length
+    else:
+        first = int(wanted[1])
+        if wanted[2] and int(wanted[2]) < first:
+            raise ValueError("invalid range")
+        length = (min(int(wanted[2]), size - 1) if wanted[2] else size - 1) - first + 1
+    if length <= 0:
+        raise ValueError("invalid range: failed to overlap")
+    return first, length
 
 
-def _unsatisfiable(headers: Headers, size: int) -> Answer:
+def _unsatisfiable(headers: Headers, size: int, problem: str) -> Answer:
     kept = [pair for pair in headers if pair[0] not in {b"last-modified", b"content-type"}]
-    kept += [(b"content-type", b"text/plain; charset=utf-8"), (b"content-range", b"bytes */%d" % size)]
-    return Answer(status=416, body=b"invalid range: failed to overlap\n", headers=kept, compressible=False)
+    kept.append((b"content-type", b"text/plain; charset=utf-8"))
+    if "overlap" in problem:
+        kept.append((b"content-range", b"bytes */%d" % size))
+    return Answer(status=416, body=f"{problem}\n".encode(), headers=kept, compressible=False)
 
 
 async def _read(file: FileIO, first: int, length: int) -> AsyncIterator[bytes]:
