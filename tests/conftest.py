@@ -23,6 +23,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.cache import CACHE
 from tests.endpoints import Endpoint, endpoint_from, start_embedded
 
 RUN_MARK = "AGENTCUBE_TEST_RUN"
@@ -65,20 +66,13 @@ def pytest_configure(config: pytest.Config) -> None:
             "JUPYTER_PLATFORM_DIRS": "1",
             "JUPYTER_RUNTIME_DIR": str(runtime / "jupyter"),
             "XDG_RUNTIME_DIR": str(runtime),
-            "MPLCONFIGDIR": str(_shared_cache() / "matplotlib"),
+            "MPLCONFIGDIR": str(CACHE / "matplotlib"),
             RUN_MARK: uuid.uuid4().hex,
         }
     )
 
 
 _HOME = pytest.StashKey[Path]()
-
-
-def _shared_cache() -> Path:
-    """Where fonts that matplotlib found stay between runs; finding them takes seconds."""
-    cache = Path(tempfile.gettempdir()) / f"agentcube-test-cache-{os.getuid()}"
-    cache.mkdir(mode=0o700, exist_ok=True)
-    return cache
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
