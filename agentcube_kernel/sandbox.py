@@ -9,15 +9,12 @@ import asyncio
 import contextlib
 import shlex
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from .channel.cell_stream import CellStream
 from .channel.channel import Channel, comm_task
-from .channel.protocol import Event
 from .channel.relay import FOLDER, GuestRef
 from .channel.shell_cells import shell_command, stream_shell_cell
 from .client.results import CommandResult, Ownership
@@ -33,9 +30,12 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
+    from .channel.cell_stream import CellStream
+    from .channel.protocol import Event
     from .client.code_interpreter import AsyncCodeInterpreterClient
 
 _INTERRUPT_PATIENCE = 10.0
@@ -557,7 +557,9 @@ class AsyncSandbox:
                 async with asyncio.timeout(_INTERRUPT_PATIENCE):
                     await channel.shut_down_guest()
                     folder = shlex.quote(FOLDER.split("/")[0])
-                    await _DataPlaneRunner(self.client).run_command(["sh", "-c", f"rm -rf {folder}"], timeout=10)
+                    await _DataPlaneRunner(self.client).run_command(
+                        ["sh", "-c", f"rm -rf {folder}"], timeout=10
+                    )
         await self._close_channel()
         await self.client.stop(force=force)
 

@@ -10,17 +10,20 @@ import io
 import json
 import time
 import zipfile
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
 
 from ..errors import GuestStartError
 from .ipython_archive import IPythonArchive, build_archive
 from .protocol import VERSION, Answer, IncompleteAnswerError, ProtocolError, decode_answer
-from .relay import CommandRunner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from .relay import CommandRunner
 
 OLDEST_PYTHON = (3, 10)
 OLDEST_IPYTHON = (8, 12)
@@ -54,7 +57,9 @@ class GuestNotRunningError(Exception):
     """`must_run` was asked for and no guest runs."""
 
 
-async def boot(runner: CommandRunner, options: BootOptions, notify: Callable[[str], None] | None = None) -> Hello:
+async def boot(
+    runner: CommandRunner, options: BootOptions, notify: Callable[[str], None] | None = None
+) -> Hello:
     """Start the guest unless it runs, shipping IPython where there is none; say hello to it.
 
     Raises `GuestStartError` with what is missing and what to do, `GuestNotRunningError`, `IncompleteAnswerError` when
@@ -74,7 +79,9 @@ async def boot(runner: CommandRunner, options: BootOptions, notify: Callable[[st
     return _read(report)
 
 
-async def _run_boot(runner: CommandRunner, options: BootOptions, archive: IPythonArchive | None) -> dict[str, Any]:
+async def _run_boot(
+    runner: CommandRunner, options: BootOptions, archive: IPythonArchive | None
+) -> dict[str, Any]:
     library, library_hash = guest_library()
     arguments = {
         "version": VERSION,
@@ -107,7 +114,9 @@ def _parse(stdout: str, stderr: str, exit_code: int) -> dict[str, Any]:
         detail = stderr.strip()[-2000:]
         if "No space left" in detail:
             raise _storage_error(errno.ENOSPC, detail)
-        raise GuestStartError(f"python3 in the sandbox could not start the guest (exit code {exit_code}):\n{detail}")
+        raise GuestStartError(
+            f"python3 in the sandbox could not start the guest (exit code {exit_code}):\n{detail}"
+        )
     try:
         report = json.loads(stdout.splitlines()[-2])
     except (ValueError, IndexError) as exc:
@@ -191,5 +200,7 @@ def guest_library() -> tuple[str, str]:
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in sorted(sources):
             digest.update(name.encode() + b"\0" + sources[name])
-            archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), sources[name], zipfile.ZIP_DEFLATED)
+            archive.writestr(
+                zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), sources[name], zipfile.ZIP_DEFLATED
+            )
     return base64.b64encode(buffer.getvalue()).decode("ascii"), digest.hexdigest()[:16]

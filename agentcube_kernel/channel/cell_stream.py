@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from typing import TYPE_CHECKING
 
-from ..errors import AgentCubeError
-from .protocol import Event
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+    from ..errors import AgentCubeError
+    from .protocol import Event
 
 _MANY = 256
 

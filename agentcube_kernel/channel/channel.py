@@ -11,8 +11,7 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..client.retry import RetryPolicy
 from ..errors import (
@@ -28,6 +27,9 @@ from .cell_stream import CellStream
 from .gate import admit, admit_reply
 from .protocol import Answer, Event, Inbox, IncompleteAnswerError, ProtocolError
 from .relay import CommandRunner, GuestGoneError, GuestRef, NoSlotError, Relay
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 logger = logging.getLogger("agentcube_kernel.channel")
 
@@ -156,7 +158,11 @@ class Channel:
         return True
 
     def _check_recovered(self) -> None:
-        if self._recovery is not None and not self._recovering and self._inbox.acknowledged >= self._recover_to:
+        if (
+            self._recovery is not None
+            and not self._recovering
+            and self._inbox.acknowledged >= self._recover_to
+        ):
             self._recovery.finish()
             self._recovery = None
 
@@ -228,7 +234,9 @@ class Channel:
     def _drive(self, request: dict[str, Any]) -> None:
         """Make the call that listens from now on; the one before it comes home empty."""
         token = self._latest = object()
-        drive = asyncio.get_running_loop().create_task(self._run_drive(request, token), name="agentcube-drive")
+        drive = asyncio.get_running_loop().create_task(
+            self._run_drive(request, token), name="agentcube-drive"
+        )
         self._drives.add(drive)
         drive.add_done_callback(self._drives.discard)
 
@@ -438,7 +446,11 @@ def describe_end(dead: Mapping[str, Any] | None) -> str:
 
 
 def comm_task(
-    kind: str, content: Mapping[str, Any], metadata: Mapping[str, Any], buffers: Iterable[Any], message_id: str
+    kind: str,
+    content: Mapping[str, Any],
+    metadata: Mapping[str, Any],
+    buffers: Iterable[Any],
+    message_id: str,
 ) -> Task:
     return {
         "id": message_id,

@@ -8,11 +8,13 @@ may do in the user's browser belongs.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .protocol import Event, notice_event
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 _DEPTH_LIMIT = 64
 _STREAMS = ("stdout", "stderr")
@@ -28,12 +30,16 @@ def admit(event: Event) -> Event:
     """Return the event, cleaned, or a notice in its place."""
     shape = _SHAPES.get(event.type)
     if shape is None:
-        return notice_event(event.cell_id, f"\n[the sandbox sent an event of unknown type {event.type[:40]!r}]\n")
+        return notice_event(
+            event.cell_id, f"\n[the sandbox sent an event of unknown type {event.type[:40]!r}]\n"
+        )
     try:
         content = shape(event.content)
         return replace(event, content=content, metadata=_json(event.metadata))
     except (_WrongShapeError, RecursionError) as exc:
-        return notice_event(event.cell_id, f"\n[the sandbox sent a malformed {event.type}, left out here: {exc}]\n")
+        return notice_event(
+            event.cell_id, f"\n[the sandbox sent a malformed {event.type}, left out here: {exc}]\n"
+        )
 
 
 def _json(value: Any, depth: int = 0) -> Any:
@@ -225,7 +231,9 @@ def _is_complete_reply(reply: Content) -> Content:
     status = _str(reply, "status")
     if status not in ("complete", "incomplete", "invalid", "unknown"):
         raise _WrongShapeError("an unknown status")
-    return {"status": status, "indent": _str(reply, "indent")} if status == "incomplete" else {"status": status}
+    return (
+        {"status": status, "indent": _str(reply, "indent")} if status == "incomplete" else {"status": status}
+    )
 
 
 def _comm_info(reply: Content) -> Content:

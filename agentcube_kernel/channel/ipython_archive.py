@@ -1,4 +1,4 @@
-"""IPython for sandboxes that have none: the host's own installation and its pure-Python dependencies, as one archive."""
+"""IPython for sandboxes that have none: the installed one and its pure-Python dependencies, in one archive."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import hashlib
 import io
 import os
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jupyter_core.paths import jupyter_data_dir
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _ROOTS = ("ipython", "comm", "matplotlib-inline")
 
@@ -86,9 +89,11 @@ def _keep(path: Path, data: bytes) -> None:
 
 def _oldest_python(distributions: list[metadata.Distribution]) -> tuple[int, int]:
     ipython = next(item for item in distributions if canonicalize_name(item.name) == "ipython")
-    required = ipython.metadata.get("Requires-Python") or ""
-    versions = [part.strip().removeprefix(">=") for part in required.split(",") if part.strip().startswith(">=")]
-    major, minor = (versions[0].split(".") + ["0"])[:2] if versions else ("3", "11")
+    required = ipython.metadata["Requires-Python"] or ""
+    versions = [
+        part.strip().removeprefix(">=") for part in required.split(",") if part.strip().startswith(">=")
+    ]
+    major, minor = ([*versions[0].split("."), "0"])[:2] if versions else ("3", "11")
     return int(major), int(minor)
 
 
@@ -96,7 +101,11 @@ def _files(distributions: list[metadata.Distribution]) -> Iterator[tuple[str, by
     for distribution in distributions:
         for file in distribution.files or ():
             parts = file.parts
-            if parts[0] == ".." or _SKIPPED_FOLDERS.intersection(parts) or file.name.endswith(_SKIPPED_SUFFIXES):
+            if (
+                parts[0] == ".."
+                or _SKIPPED_FOLDERS.intersection(parts)
+                or file.name.endswith(_SKIPPED_SUFFIXES)
+            ):
                 continue
             if parts[0].endswith(".dist-info") and file.name not in ("METADATA", "entry_points.txt"):
                 continue

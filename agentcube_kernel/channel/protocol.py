@@ -341,7 +341,9 @@ class Inbox:
         size, text = self._fragment_size, "".join(self._fragments)
         self._fragments, self._fragment_size = [], 0
         if size > self.limit:
-            yield notice_event(cell_id, f"\n[an output of {size:,} characters was too large, left out here]\n")
+            yield notice_event(
+                cell_id, f"\n[an output of {size:,} characters was too large, left out here]\n"
+            )
             return
         try:
             body = json.loads(text)
@@ -438,4 +440,10 @@ def decode_answer(text: str) -> Answer:
 
 def is_slot_name(value: object) -> bool:
     """Slot names become words of a shell command and file names, so nothing but this shape is taken for one."""
-    return isinstance(value, str) and value[:1] == "s" and value[1:].isascii() and value[1:].isdigit() and len(value) < 20
+    return (
+        isinstance(value, str)
+        and value[:1] == "s"
+        and value[1:].isascii()
+        and value[1:].isdigit()
+        and len(value) < 20
+    )

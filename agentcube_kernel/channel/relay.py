@@ -8,7 +8,6 @@ holds would wait forever.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -25,7 +24,7 @@ from .protocol import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ..client.results import CommandResult
 
@@ -93,7 +92,7 @@ class GuestRef:
             ref = cls(**fields)
         except TypeError as exc:
             raise ValueError("not a guest reference") from exc
-        if not (isinstance(ref.pid, int) and isinstance(ref.fd, int) and isinstance(ref.generation, str)):
+        if [type(value) for value in asdict(ref).values()] != [int, int, str, str]:
             raise ValueError("not a guest reference")
         return ref
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ..client.results import CommandResult
 from .gate import admit
 from .protocol import Event
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+
+    from ..client.results import CommandResult
 
 _MAGIC = re.compile(r"%%(bash|sh)[ \t]*\n(.*)", re.DOTALL)
 _TIMEOUT = 600.0
@@ -29,7 +32,9 @@ def shell_command(code: str) -> list[str] | None:
     return None
 
 
-async def stream_shell_cell(runner: _Executes, command: list[str], cell_id: str) -> AsyncGenerator[Event, None]:
+async def stream_shell_cell(
+    runner: _Executes, command: list[str], cell_id: str
+) -> AsyncGenerator[Event, None]:
     """Run the command and yield its output and the end of the cell. Output comes when the command has ended.
 
     Raises what `execute` raises. A cancelled call leaves the command running in the sandbox.

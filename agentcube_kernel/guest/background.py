@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from . import frames
-from .outgoing import Outgoing
 from .usage import children
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .outgoing import Outgoing
 
 _INTERVAL = 1.0
 

@@ -85,7 +85,8 @@ def start(options, base, guest, library, archive):
         "ready_fd": ready_end,
     }
     code = (
-        "import sys; sys.path.insert(0, %r); from _agentcube_guest.guest.supervisor import main; main()" % library
+        "import sys; sys.path.insert(0, %r); from _agentcube_guest.guest.supervisor import main; main()"
+        % library
     )
     with open(os.path.join(guest, "log"), "wb") as log:
         subprocess.Popen(

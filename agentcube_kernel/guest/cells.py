@@ -9,24 +9,35 @@ import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
-from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..channel.protocol import encode_event
 from . import frames
-from .comms import Comms
 from .outgoing import Outgoing, current_cell
 from .shell import GuestShell, error_content
-from .stdin import Stdin
-from .streams import Capture
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+    from .comms import Comms
+    from .stdin import Stdin
+    from .streams import Capture
 
 
 class CellRunner:
     """Owns the queue of cells and comm messages, and what an interrupt does to the one that runs."""
 
-    def __init__(self, shell: GuestShell, outgoing: Outgoing, capture: Capture, stdin: Stdin, comms: Comms) -> None:
-        self.shell, self.outgoing, self.capture, self.stdin, self.comms = shell, outgoing, capture, stdin, comms
+    def __init__(
+        self, shell: GuestShell, outgoing: Outgoing, capture: Capture, stdin: Stdin, comms: Comms
+    ) -> None:
+        self.shell, self.outgoing, self.capture, self.stdin, self.comms = (
+            shell,
+            outgoing,
+            capture,
+            stdin,
+            comms,
+        )
         self.loop = asyncio.get_running_loop()
         self.running: str | None = None
         self._pid = os.getpid()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import comm
 from comm.base_comm import BaseComm, CommManager
 
-from .outgoing import Outgoing
+if TYPE_CHECKING:
+    from .outgoing import Outgoing
 
 
 class Comms:
@@ -18,12 +19,14 @@ class Comms:
         self.manager = CommManager()
         manager = self.manager
 
-        class GuestComm(BaseComm):  # type: ignore[misc]
+        class GuestComm(BaseComm):
             def publish_msg(
                 self, msg_type: str, data: Any = None, metadata: Any = None, buffers: Any = None, **keys: Any
             ) -> None:
                 content = {"data": data or {}, "comm_id": self.comm_id, **keys}
-                outgoing.event(msg_type, content, metadata=metadata, buffers=[_as_bytes(b) for b in buffers or ()])
+                outgoing.event(
+                    msg_type, content, metadata=metadata, buffers=[_as_bytes(b) for b in buffers or ()]
+                )
 
         comm.create_comm = lambda *args, **kwargs: GuestComm(*args, **kwargs)
         comm.get_comm_manager = lambda: manager

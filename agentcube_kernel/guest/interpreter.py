@@ -10,11 +10,13 @@ import socket
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import frames
 from .usage import oom_kills
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _TAIL = 64 * 1024
 
@@ -62,7 +64,9 @@ class Interpreter:
         return self.process.pid
 
     def send(self, kind: bytes, name: str = "", payload: object = None) -> None:
-        self._outgoing += frames.pack(kind, name, json.dumps(payload).encode() if payload is not None else b"")
+        self._outgoing += frames.pack(
+            kind, name, json.dumps(payload).encode() if payload is not None else b""
+        )
         self.flush()
 
     def flush(self) -> None:

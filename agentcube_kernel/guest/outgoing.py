@@ -7,15 +7,17 @@ in half. Text gathers for a few milliseconds, so that a hundred thousand tiny pr
 from __future__ import annotations
 
 import os
-import socket
 import threading
 import time
 from collections import deque
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..channel.protocol import encode_event
 from . import frames
+
+if TYPE_CHECKING:
+    import socket
 
 _GATHER = 0.003
 _QUEUE_LIMIT = 4 * 1024 * 1024

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from IPython.core.completer import provisionalcompleter, rectify_completions
 from IPython.utils.tokenutil import token_at_cursor
 
-from .comms import Comms
-from .shell import GuestShell
+if TYPE_CHECKING:
+    from .comms import Comms
+    from .shell import GuestShell
 
 _TYPES_KEY = "_jupyter_types_experimental"
 

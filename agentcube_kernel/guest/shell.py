@@ -7,8 +7,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from IPython.core import page
 from IPython.core.autocall import ZMQExitAutocall
@@ -21,7 +20,10 @@ from IPython.utils.process import system as run_in_terminal
 from traitlets import Any as AnyTrait
 from traitlets import Type
 
-from .outgoing import Outgoing
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .outgoing import Outgoing
 
 _ENVIRONMENT = {
     "TERM": "xterm-color",
@@ -33,7 +35,7 @@ _ENVIRONMENT = {
 }
 
 
-class GuestDisplayHook(DisplayHook):  # type: ignore[misc]
+class GuestDisplayHook(DisplayHook):
     """Publishes the value of a cell's last expression as execute_result."""
 
     outgoing: Outgoing = AnyTrait()
@@ -55,7 +57,7 @@ class GuestDisplayHook(DisplayHook):  # type: ignore[misc]
             self.outgoing.event("execute_result", self._content)
 
 
-class GuestDisplayPublisher(DisplayPublisher):  # type: ignore[misc]
+class GuestDisplayPublisher(DisplayPublisher):
     """Publishes display_data, update_display_data and clear_output."""
 
     outgoing: Outgoing = AnyTrait()
@@ -122,7 +124,7 @@ class GuestKernel:
 
 
 @magics_class
-class GuestMagics(Magics):  # type: ignore[misc]
+class GuestMagics(Magics):
     """The magics of ipykernel that make sense without a terminal."""
 
     @line_magic
@@ -150,7 +152,7 @@ class GuestMagics(Magics):  # type: ignore[misc]
         """Nothing to do here: saving is the front end's."""
 
 
-class GuestShell(InteractiveShell):  # type: ignore[misc]
+class GuestShell(InteractiveShell):
     """One per worker; cells run in it one after the other in the main thread."""
 
     displayhook_class = Type(GuestDisplayHook)
@@ -205,12 +207,14 @@ class GuestShell(InteractiveShell):  # type: ignore[misc]
     def showtraceback(self, exc_tuple: Any = None, *args: Any, **kwargs: Any) -> None:
         if self.interrupted:
             # The cell was awaiting something; it was cancelled because the user pressed interrupt.
-            kind, value, traceback = exc_tuple or sys.exc_info()
+            kind, _, traceback = exc_tuple or sys.exc_info()
             if kind is not None and issubclass(kind, asyncio.CancelledError):
                 exc_tuple = (KeyboardInterrupt, KeyboardInterrupt().with_traceback(traceback), traceback)
         super().showtraceback(exc_tuple, *args, **kwargs)
 
-    def _showtraceback(self, etype: type[BaseException], evalue: BaseException | None, stb: list[str]) -> None:
+    def _showtraceback(
+        self, etype: type[BaseException], evalue: BaseException | None, stb: list[str]
+    ) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         self.last_error = error_content(etype, evalue, stb)
@@ -235,11 +239,12 @@ class GuestShell(InteractiveShell):  # type: ignore[misc]
     system = system_piped
 
 
-def error_content(etype: type[BaseException], evalue: BaseException | None, traceback: list[str]) -> dict[str, Any]:
+def error_content(
+    etype: type[BaseException], evalue: BaseException | None, traceback: list[str]
+) -> dict[str, Any]:
     """The content of an error message, also for an exception that cannot be turned into text."""
     try:
         text = str(evalue)
     except Exception as exc:
         text = f"<exception str() failed: {type(exc).__name__}>"
-    lines = traceback if isinstance(traceback, list) else [str(traceback)]
-    return {"ename": str(etype.__name__), "evalue": text, "traceback": [str(line) for line in lines]}
+    return {"ename": str(etype.__name__), "evalue": text, "traceback": [str(line) for line in traceback]}

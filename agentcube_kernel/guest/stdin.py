@@ -9,11 +9,13 @@ import queue
 import sys
 import threading
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..channel.protocol import encode_event
 from . import frames
-from .outgoing import Outgoing
+
+if TYPE_CHECKING:
+    from .outgoing import Outgoing
 
 
 class Stdin:
@@ -25,7 +27,7 @@ class Stdin:
 
     def install(self) -> None:
         builtins.input = self.input
-        getpass.getpass = self.getpass  # type: ignore[assignment]
+        getpass.getpass = self.getpass
 
     def answer(self, cell: str, value: str | None) -> None:
         self._answers.put((cell, value))
@@ -37,7 +39,9 @@ class Stdin:
     def getpass(self, prompt: str = "Password: ", stream: Any = None, *, echo_char: str | None = None) -> str:
         """Like getpass.getpass."""
         if stream is not None:
-            warnings.warn("The `stream` parameter of `getpass.getpass` has no effect", UserWarning, stacklevel=2)
+            warnings.warn(
+                "The `stream` parameter of `getpass.getpass` has no effect", UserWarning, stacklevel=2
+            )
         return self._ask(prompt, password=True)
 
     def _ask(self, prompt: str, password: bool) -> str:

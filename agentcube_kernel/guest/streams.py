@@ -12,9 +12,10 @@ import struct
 import sys
 import termios
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .outgoing import Outgoing
+if TYPE_CHECKING:
+    from .outgoing import Outgoing
 
 
 class CellStream(io.TextIOBase):

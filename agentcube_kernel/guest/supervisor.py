@@ -15,8 +15,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..channel.protocol import (
     ProtocolError,
@@ -29,6 +28,9 @@ from .clients import SLOTS_KEPT, Client, Hold
 from .interpreter import Interpreter
 from .slots import Slots
 from .usage import UsageMeter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 REQUEST_PIPE = "request"
 _SLOTS_AHEAD = 8
@@ -144,7 +146,9 @@ class Supervisor:
     def _on_line(self, fd: int, text: str) -> None:
         try:
             request = decode_request(self._body(text))
-            handler: Callable[[Client, int, Request], None] | None = getattr(self, f"_op_{request['op']}", None)
+            handler: Callable[[Client, int, Request], None] | None = getattr(
+                self, f"_op_{request['op']}", None
+            )
             if handler is None:
                 raise ProtocolError(f"unknown op {request['op']!r}")
             client = self._client(str(request.get("c", "")))
@@ -353,8 +357,7 @@ class Supervisor:
         interpreter = self.interpreter
         if interpreter.wants_write:
             interpreter.flush()
-            if not interpreter.wants_write:
-                self._watch_link()
+            self._watch_link()
         if self.paused or interpreter.dead is not None:
             return
         arrived = interpreter.read()
@@ -371,7 +374,9 @@ class Supervisor:
             if client is None:
                 return
             urgent = kind in (frames.URGENT, frames.DONE)
-            client.outbox.append(name, payload.decode("ascii"), stream=kind == frames.STREAM, attention=urgent)
+            client.outbox.append(
+                name, payload.decode("ascii"), stream=kind == frames.STREAM, attention=urgent
+            )
             if kind == frames.DONE:
                 client.tasks[name] = True
                 self._trim_owners()
@@ -413,7 +418,10 @@ class Supervisor:
         for client in self.clients.values():
             if client.outbox.full and not client.present:
                 client.outbox.drop_oldest_streams()
-        if all(client.outbox.size < client.outbox.limit // 2 or not client.present for client in self.clients.values()):
+        if all(
+            client.outbox.size < client.outbox.limit // 2 or not client.present
+            for client in self.clients.values()
+        ):
             self.paused = False
             self._watch_link()
 

@@ -42,7 +42,10 @@ class Worker:
         self.shell = GuestShell.instance(outgoing=self.outgoing, config=config, user_module=_main_module())
         self.asked: queue.SimpleQueue[tuple[str, dict[str, Any]]] = queue.SimpleQueue()
         self.cells = CellRunner(self.shell, self.outgoing, self.capture, self.stdin, self.comms)
-        for target, name in ((self._answer_questions, "agentcube-questions"), (self._listen, "agentcube-link")):
+        for target, name in (
+            (self._answer_questions, "agentcube-questions"),
+            (self._listen, "agentcube-link"),
+        ):
             threading.Thread(target=target, name=name, daemon=True).start()
         self.background = BackgroundWatch(self.outgoing, self.cells.is_ours)
         self.cells.before_end = self.background.look
@@ -92,7 +95,9 @@ class Worker:
                 reply = questions.answer(self.shell, self.comms, question)
                 payload = json.dumps(reply, default=str).encode()
             except Exception as exc:
-                payload = json.dumps({"status": "error", "ename": type(exc).__name__, "evalue": str(exc)}).encode()
+                payload = json.dumps(
+                    {"status": "error", "ename": type(exc).__name__, "evalue": str(exc)}
+                ).encode()
             self.outgoing.frame(frames.REPLY, name, payload)
 
 
