@@ -7,10 +7,10 @@ import os
 import signal
 import sys
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
-from IPython.core.history import HistoryManager
 from ipykernel.kernelapp import IPKernelApp
+from IPython.core.history import HistoryManager
 from traitlets import Type, Unicode, default
 
 from .kernel import AgentCubeKernel
@@ -24,8 +24,8 @@ class AgentCubeKernelApp(IPKernelApp):
     """
 
     name = "agentcube-kernel"
-    classes = [AgentCubeKernel, *IPKernelApp.classes, HistoryManager]
-    kernel_class = Type(AgentCubeKernel, klass="ipykernel.kernelbase.Kernel").tag(config=True)
+    classes = [AgentCubeKernel, *IPKernelApp.classes, HistoryManager]  # noqa: RUF012 - as the base class has it
+    kernel_class = Type(AgentCubeKernel, klass="ipykernel.kernelbase.Kernel").tag(config=True)  # type: ignore[assignment]
     log_file = Unicode(
         help="Write the kernel's log to this file (environment: AGENTCUBE_LOG_FILE).",
     ).tag(config=True)
@@ -53,7 +53,7 @@ class AgentCubeKernelApp(IPKernelApp):
             logger = logging.getLogger(name)
             logger.propagate = False
             logger.handlers[:] = [handler or logging.NullHandler()]
-            logger.setLevel(self.log_level)
+            logger.setLevel(cast("int", self.log_level))
         for name in ("httpx", "httpcore"):
             logging.getLogger(name).setLevel(logging.WARNING)
         self._logging_configured = True

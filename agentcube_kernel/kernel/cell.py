@@ -30,6 +30,8 @@ class Cell:
         self.allow_stdin: bool = field(request, "allow_stdin", bool, False)
         self.stop_on_error: bool = field(request, "stop_on_error", bool, True)
         self.announced: int | None = None
+        self.number: int | None = None
+        """The cell's place in the sandbox's In and Out, once it is known to have one."""
         self.result: str | None = None
         self._publisher = publisher
         self._stdin = stdin

@@ -61,7 +61,9 @@ class Comms:
         """The content of a `comm_info_reply`; no comms while there is no sandbox."""
         target = request.content.get("target_name")
         sandbox = self._lifecycle.running
-        comms = {} if sandbox is None else await sandbox.comm_info(target if isinstance(target, str) else None)
+        comms = (
+            {} if sandbox is None else await sandbox.comm_info(target if isinstance(target, str) else None)
+        )
         return {"status": "ok", "comms": comms}
 
     def _refuse(self, request: Request, msg_type: str) -> None:

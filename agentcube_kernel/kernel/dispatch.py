@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import zmq
 from ipykernel.kernelbase import Kernel
@@ -13,6 +13,8 @@ from .tasks import OwnedTasks
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
+
+    from tornado.platform.asyncio import BaseAsyncIOLoop
 
 log = logging.getLogger("agentcube_kernel.kernel")
 
@@ -49,8 +51,7 @@ class ConcurrentKernel(Kernel):
     @property
     def main_loop(self) -> asyncio.AbstractEventLoop:
         """The loop of the main thread, where everything but the control channel's handlers runs."""
-        loop: asyncio.AbstractEventLoop = self.io_loop.asyncio_loop
-        return loop
+        return cast("BaseAsyncIOLoop", self.io_loop).asyncio_loop
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Start a task that the kernel owns. To be called in the main thread."""

@@ -7,7 +7,7 @@ import logging
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from ..errors import AgentCubeError, GuestLostError
+from ..errors import AgentCubeError, GuestLostError, GuestStartError
 from .failures import Failure
 from .local_magics import may_concern
 from .progress import StartProgress
@@ -73,16 +73,23 @@ class CellRunner:
             code = await magics.run(cell.code, cell)
         if code is None or (not cell.user_expressions and not code.strip()):
             return self._nothing_to_run(cell)
-        sandbox = self._lifecycle.running or await self._start(cell)
+        sandbox = self._lifecycle.running or await self._start(cell, code)
         execution.sandbox = sandbox
         if self._lifecycle.has_news:
             await self._tell_news(cell, execution, sandbox)
         return await self._stream(cell, sandbox, code)
 
-    async def _start(self, cell: Cell) -> AsyncSandbox:
+    async def _start(self, cell: Cell, code: str) -> AsyncSandbox:
         progress = StartProgress(cell, enabled=self._show_progress)
-        async with progress.shown():
-            return await self._lifecycle.ready(on_step=progress.say)
+        try:
+            async with progress.shown():
+                return await self._lifecycle.ready(on_step=progress.say)
+        except GuestStartError:
+            from ..channel.shell_cells import shell_command
+
+            if self._lifecycle.sandbox is None or shell_command(code) is None:
+                raise
+            return self._lifecycle.sandbox  # without an interpreter, but a shell is all that this cell needs
 
     async def _tell_news(self, cell: Cell, execution: Execution, sandbox: AsyncSandbox) -> None:
         """Say what became of the kernel before this one, and show what its last cell has put out since."""
@@ -114,7 +121,8 @@ class CellRunner:
                     if event.type == "execute_reply":
                         reply = event.content
                     elif event.type == "execute_input":
-                        cell.announce(event.content["execution_count"])
+                        cell.number = event.content["execution_count"]
+                        cell.announce(cell.number)
                     elif event.type == "input_request":
                         answering = asyncio.create_task(self._answer(cell, sandbox, event))
                     else:
@@ -124,6 +132,7 @@ class CellRunner:
                 answering.cancel()
         if reply is None:
             raise GuestLostError("The sandbox stopped talking in the middle of the cell.")
+        cell.announce(self.execution_count + 1)  # a cell without an interpreter has not been counted
         return self._reply(cell, reply)
 
     def _output(self, cell: Cell, event: Event) -> None:
@@ -142,7 +151,7 @@ class CellRunner:
             cell.note(f"What you typed could not be delivered: {error}")
 
     def _reply(self, cell: Cell, content: dict[str, Any]) -> dict[str, Any]:
-        self.execution_count = content["execution_count"]
+        self.execution_count = max(0, content["execution_count"])
         reply = {
             "status": content["status"],
             "execution_count": self.execution_count,

@@ -58,11 +58,11 @@ class History:
             return self._manager
 
     def store(self, cell: Cell) -> None:
-        """Add a cell that has run. Cells that were not counted, or not to be stored, are left out."""
-        if cell.announced is None or not cell.store_history:
+        """Add a cell that has run. Cells that the sandbox did not count, or not to be stored, are left out."""
+        if cell.number is None or not cell.store_history:
             return
         try:
-            self._store(cell, cell.announced)
+            self._store(cell, cell.number)
         except Exception:
             log.warning("a cell could not be added to the history", exc_info=True)
 

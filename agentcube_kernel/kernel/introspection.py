@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from .requests import Request, field
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from .lifecycle import Lifecycle
 
 log = logging.getLogger("agentcube_kernel.kernel")
@@ -27,34 +29,28 @@ class Introspection:
         """The content of a `complete_reply`; no matches while there is no sandbox, or when it takes too long."""
         code = field(request, "code", str)
         position = _position(field(request, "cursor_pos", int, len(code)), code)
-        sandbox = self._lifecycle.running
-        if sandbox is not None:
-            try:
-                async with asyncio.timeout(PATIENCE_SECONDS):
-                    return {"status": "ok", **await sandbox.complete(code, position)}
-            except TimeoutError:
-                log.info("no completions within %s s", PATIENCE_SECONDS)
-        return {
+        nothing = {
             "status": "ok",
             "matches": [],
             "cursor_start": position,
             "cursor_end": position,
             "metadata": {},
         }
+        sandbox = self._lifecycle.running
+        if sandbox is None:
+            return nothing
+        return nothing | await _soon(sandbox.complete(code, position))
 
     async def inspect(self, request: Request) -> dict[str, Any]:
         """The content of an `inspect_reply`; nothing is found while there is no sandbox."""
         code = field(request, "code", str)
         position = _position(field(request, "cursor_pos", int, len(code)), code)
         detail = field(request, "detail_level", int, 0)
+        nothing = {"status": "ok", "found": False, "data": {}, "metadata": {}}
         sandbox = self._lifecycle.running
-        if sandbox is not None:
-            try:
-                async with asyncio.timeout(PATIENCE_SECONDS):
-                    return {"status": "ok", **await sandbox.inspect(code, position, detail)}
-            except TimeoutError:
-                log.info("nothing to inspect within %s s", PATIENCE_SECONDS)
-        return {"status": "ok", "found": False, "data": {}, "metadata": {}}
+        if sandbox is None:
+            return nothing
+        return nothing | await _soon(sandbox.inspect(code, position, detail))
 
     async def is_complete(self, request: Request) -> dict[str, Any]:
         """The content of an `is_complete_reply`, found here: the rules are IPython's and need no variables."""
@@ -71,3 +67,12 @@ class Introspection:
 
 def _position(position: int, code: str) -> int:
     return max(0, min(position, len(code)))
+
+
+async def _soon(answer: Awaitable[dict[str, Any]]) -> dict[str, Any]:
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            return await answer
+    except TimeoutError:
+        log.info("no answer from the sandbox within %s s", PATIENCE_SECONDS)
+        return {}

@@ -66,7 +66,7 @@ class AgentCubeKernel(ConcurrentKernel):
     debugpy_stream = AnyTrait()
     user_ns = AnyTrait()
 
-    _execute_sleep = 0  # type: ignore[assignment]  # outputs and replies cannot overtake each other here
+    _execute_sleep = 0  # outputs and replies cannot overtake each other here
 
     @default("eager_start")
     def _eager_start_default(self) -> bool:
@@ -131,6 +131,7 @@ class AgentCubeKernel(ConcurrentKernel):
         self.main_loop.call_soon(self._started)
 
     def _started(self) -> None:
+        self.lifecycle.claim_soon()
         if self.eager_start:
             self.lifecycle.start_soon()
         self.spawn(asyncio.to_thread(lambda: self._history.manager))
@@ -159,9 +160,10 @@ class AgentCubeKernel(ConcurrentKernel):
         cell, reply = await self._execute(Request(parent, ident))
         self.session.send(stream, "execute_reply", reply, parent, metadata=metadata, ident=ident)
         if cell is not None:
-            self._history.store(cell)
             if reply["status"] == "error" and cell.stop_on_error and not cell.silent:
                 self._abort_queues()
+            self._history.store(cell)
+        await self.lifecycle.note_guest()
 
     async def _execute(self, request: Request) -> tuple[Cell | None, dict[str, Any]]:
         try:
@@ -170,9 +172,7 @@ class AgentCubeKernel(ConcurrentKernel):
             return None, {**Failure.of(error).reply, "execution_count": self._runner.execution_count}
         return cell, await self._runner.run(cell)
 
-    async def _execute_from_control(
-        self, stream: Any, ident: list[bytes], parent: dict[str, Any]
-    ) -> None:
+    async def _execute_from_control(self, stream: Any, ident: list[bytes], parent: dict[str, Any]) -> None:
         assert self.session is not None
         metadata = self.init_metadata(parent)
 
