@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from agentcube_kernel.client.data_plane import DEFAULT_TIMEOUT, AsyncCodeInterpreterDataPlaneClient
 from agentcube_kernel.client.endpoints import InvocationEndpoint
 from agentcube_kernel.client.http import DEFAULT_CONNECT_TIMEOUT, DEFAULT_LIMIT
-from agentcube_kernel.client.lifecycle import AsyncSessionClient, Creation
+from agentcube_kernel.client.lifecycle import AsyncSessionClient
+from agentcube_kernel.client.operations import Operations
 from agentcube_kernel.errors import ClientStateError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from agentcube_kernel.config import Settings
 
 
-class AsyncCodeInterpreterClient(AsyncSessionClient):
+class AsyncCodeInterpreterClient(Operations, AsyncSessionClient):
     """One code-interpreter session.
 
     ::
@@ -115,6 +116,10 @@ class AsyncCodeInterpreterClient(AsyncSessionClient):
         if self._data_plane is None:
             raise ClientStateError("The client is not open. Use `async with`, or await open() first.")
         return self._data_plane
+
+    @property
+    def _plane(self) -> AsyncCodeInterpreterDataPlaneClient:
+        return self.data_plane
 
     def _make_data_plane(self, router_url: str | None) -> AsyncCodeInterpreterDataPlaneClient:
         self._data_plane = AsyncCodeInterpreterDataPlaneClient(

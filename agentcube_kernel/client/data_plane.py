@@ -2,48 +2,47 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
+import contextlib
+import logging
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from agentcube_kernel.client import answers
-from agentcube_kernel.client.arguments import (
-    check_command,
-    check_env,
-    check_timeout,
-    go_duration,
-    remote_file_path,
-    remote_path,
-)
+from agentcube_kernel.client.arguments import check_timeout, remote_file_path, remote_path
 from agentcube_kernel.client.auth import explicit_auth
+from agentcube_kernel.client.commands import Commands
 from agentcube_kernel.client.endpoints import SESSION_HEADER, InvocationEndpoint
 from agentcube_kernel.client.heartbeat import INTERVAL as HEARTBEAT_INTERVAL
 from agentcube_kernel.client.heartbeat import Heartbeat
-from agentcube_kernel.client.http import DEFAULT_CONNECT_TIMEOUT, DEFAULT_LIMIT, Connections
+from agentcube_kernel.client.http import DEFAULT_CONNECT_TIMEOUT, DEFAULT_LIMIT, Connections, HttpAnswer
 from agentcube_kernel.client.link import JSON, Link
 from agentcube_kernel.client.multipart import form
-from agentcube_kernel.client.results import CommandResult, FileInfo, Health
+from agentcube_kernel.client.operations import Operations
+from agentcube_kernel.client.picod import PicoD, execute_body
 from agentcube_kernel.client.retry import RetryPolicy
-from agentcube_kernel.client.sandbox_errors import execute_error, file_error
 from agentcube_kernel.config import check_segment, check_url
-from agentcube_kernel.errors import ArgumentTypeError, ConfigurationError
+from agentcube_kernel.errors import AgentCubeError, ArgumentTypeError, ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from types import TracebackType
 
     from agentcube_kernel.client.auth import AuthProvider
-    from agentcube_kernel.client.http import AsyncTransport, HttpAnswer
+    from agentcube_kernel.client.http import AsyncTransport
+    from agentcube_kernel.client.results import CommandResult, FileInfo, Health
+
+logger = logging.getLogger("agentcube_kernel.data_plane")
 
 DEFAULT_TIMEOUT = 120.0
 # PicoD answers a command that was stopped only when every holder of its output is gone, so it gets a while more.
 GRACE = 10.0
-MAX_BODY_BYTES = 32 * 1024 * 1024
+_LONGEST_ERROR = 64 * 1024
 _JSON = (JSON,)
 
 
-class AsyncCodeInterpreterDataPlaneClient:
+class AsyncCodeInterpreterDataPlaneClient(Operations):
     """Commands and files of one code-interpreter session.
 
     Give either `base_url` (the invocations URL) or all of `router_url`, `namespace` and `cr_name`, as with the
@@ -80,9 +79,19 @@ class AsyncCodeInterpreterDataPlaneClient:
             transport=transport,
         )
         headers = () if self.session_id is None else ((SESSION_HEADER, self.session_id),)
-        self._link = Link(connections, explicit_auth(auth, None), headers=headers)
+        self._auth = explicit_auth(auth, None)
+        self._transport = transport
+        self._link = Link(connections, self._auth, headers=headers)
+        self._picod = PicoD(self.endpoint, self.session_id)
+        self._control: AsyncCodeInterpreterDataPlaneClient | None = None
+        self._removals: set[asyncio.Task[None]] = set()
+        self.commands = Commands(self)
         self._execute_url = self.endpoint.url("api/execute")
         self._files_url = self.endpoint.url("api/files")
+
+    @property
+    def _plane(self) -> AsyncCodeInterpreterDataPlaneClient:
+        return self
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} session={self.session_id} {self._link.connections!r}>"
@@ -117,20 +126,36 @@ class AsyncCodeInterpreterDataPlaneClient:
             ExchangeError: as its subclasses say; `delivery` tells whether the command may have been started.
             ConfigurationError: an argument has a bad type or value.
         """
+        return await self.execute_with(
+            command, timeout=timeout, env=env, working_dir=working_dir, retry=retry
+        )
+
+    async def execute_with(
+        self,
+        command: Sequence[str],
+        *,
+        timeout: float | None,
+        env: Mapping[str, str] | None,
+        working_dir: str | None,
+        retry: RetryPolicy,
+        on_abandon: Callable[[asyncio.Task[HttpAnswer]], None] | None = None,
+    ) -> CommandResult:
+        """As `execute`; `on_abandon` is called when the call ends before its exchange does."""
         seconds = check_timeout(timeout, default=self.timeout)
-        body = _execute_body(command, seconds, env, working_dir)
+        body = execute_body(command, seconds, env, working_dir)
         call = self._link.send(
             "POST",
             self._execute_url,
-            read=self._read_result,
+            read=self._picod.read_result,
             body=body,
             headers=_JSON,
             timeout=None if math.isinf(seconds) else seconds + GRACE,
             retry=retry,
+            on_abandon=on_abandon,
         )
         if seconds <= HEARTBEAT_INTERVAL or self.endpoint.bare:
             return await call
-        async with Heartbeat(self.health):
+        async with Heartbeat(self.check_health):
             return await call
 
     async def upload_bytes(self, path: str, data: bytes, *, mode: str = "0600") -> None:
@@ -145,16 +170,23 @@ class AsyncCodeInterpreterDataPlaneClient:
         """
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise ArgumentTypeError(f"data must be bytes, not {type(data).__name__}.", name="data")
+        await self._write(path, data, mode=mode, retry=RetryPolicy.IDEMPOTENT)
+
+    async def write_once(self, path: str, data: memoryview, *, mode: str) -> None:
+        """As `upload_bytes`, but sent once."""
+        await self._write(path, data, mode=mode, retry=RetryPolicy.NONE)
+
+    async def _write(self, path: str, data: bytes | memoryview, *, mode: str, retry: RetryPolicy) -> None:
         target = remote_file_path(path, name="path", session_id=self.session_id)
         content_type, body = form(target, data, mode)
         await self._link.send(
             "POST",
             self._files_url,
-            read=lambda answer: self._check_file_answer(answer, target),
+            read=lambda answer: self._picod.check_file(answer, target),
             body=body,
             headers=(content_type,),
             timeout=self.timeout,
-            retry=RetryPolicy.IDEMPOTENT,
+            retry=retry,
         )
 
     async def read_bytes(self, path: str) -> bytes:
@@ -167,113 +199,100 @@ class AsyncCodeInterpreterDataPlaneClient:
         answer = await self._link.send(
             "GET",
             self.endpoint.file_url(target),
-            read=lambda answer: self._check_file_answer(answer, target),
+            read=lambda answer: self._picod.check_file(answer, target),
             timeout=self.timeout,
             retry=RetryPolicy.IDEMPOTENT,
         )
         return answer.body
 
-    async def list_files(self, path: str = ".") -> list[FileInfo]:
-        """The entries of one folder, sorted by name.
-
-        Raises:
-            RemoteFileNotFoundError, RemoteNotADirectoryError, OutsideWorkspaceError: as their names say.
-        """
+    async def list_entries(self, path: str) -> list[FileInfo]:
+        """The entries of a folder."""
         target = remote_path(path, name="path", session_id=self.session_id)
         return await self._link.send(
             "GET",
             f"{self._files_url}?path={quote(target)}",
-            read=lambda answer: self._read_listing(answer, path),
+            read=lambda answer: self._picod.read_listing(answer, path),
             timeout=self.timeout,
             retry=RetryPolicy.IDEMPOTENT,
         )
 
-    async def health(self) -> Health:
-        """The sandbox daemon's report. It also counts as activity, so it keeps an idle session alive.
-
-        Raises:
-            SessionNotFoundError: the session is gone.
-            ExchangeError: the sandbox cannot be reached.
-        """
+    async def check_health(self) -> Health:
+        """PicoD's report."""
         return await self._link.send(
             "GET",
             self.endpoint.url("health"),
-            read=self._read_health,
+            read=self._picod.read_health,
             timeout=min(self.timeout, 10.0),
             retry=RetryPolicy.NONE,
         )
 
+    @contextlib.asynccontextmanager
+    async def open_file(
+        self, path: str, headers: tuple[tuple[str, str], ...] = (), *, timeout: float
+    ) -> AsyncIterator[tuple[HttpAnswer, AsyncIterator[bytes]]]:
+        """The head and the pieces of a file, or of the rest of it that a Range header asks for.
+
+        `timeout` is the longest pause between two pieces, in seconds.
+        """
+        url = self.endpoint.file_url(path)
+        async with self._link.stream("GET", url, headers=headers, timeout=timeout) as (head, pieces):
+            if head.status in (200, 206) and answers.from_sandbox(head, self.endpoint):
+                yield head, pieces
+                return
+            body = b""
+            async for piece in pieces:
+                body += piece
+                if len(body) > _LONGEST_ERROR:
+                    break
+            whole = HttpAnswer(head.status, head.headers, body, head.url)
+            self._picod.check_file(whole, path)
+            raise answers.wrong_shape(whole, "a file", session_id=self.session_id)
+
+    @property
+    def control(self) -> AsyncCodeInterpreterDataPlaneClient:
+        """A second way to the same session, for what must not wait behind the calls it is to stop or tidy up."""
+        if self._control is None:
+            self._control = AsyncCodeInterpreterDataPlaneClient(
+                self.session_id,
+                base_url=None if self.endpoint.bare else self.endpoint.base,
+                picod_url=self.endpoint.base if self.endpoint.bare else None,
+                timeout=self.timeout,
+                auth=self._auth,
+                max_connections=4,
+                transport=self._transport,
+            )
+        return self._control
+
+    async def remove_soon(self, *paths: str) -> None:
+        """Remove files of our own from the workspace. Failing is no error, and cancelling does not stop it."""
+        task = asyncio.get_running_loop().create_task(self._remove(paths))
+        self._removals.add(task)
+        task.add_done_callback(self._removals.discard)
+        await asyncio.wait({task}, timeout=5.0)
+
+    async def _remove(self, paths: tuple[str, ...]) -> None:
+        command = ["rm", "-rf", "--", *(name for path in paths for name in (f"./{path}", f"./{path}.d"))]
+        try:
+            await self.control.execute(command, timeout=10.0, retry=RetryPolicy.IDEMPOTENT)
+        except AgentCubeError as error:
+            logger.debug("removing %s failed: %s", paths, error)
+
     async def close(self) -> None:
-        """Close the connections; the session lives on. Idempotent."""
+        """Close the connections; the session lives on. Idempotent.
+
+        Commands whose calls were cancelled are given up to three seconds to be stopped. Other calls that are
+        still in flight end with `ClientStateError`.
+        """
+        await self.commands.stopper.aclose()
+        if self._removals:
+            await asyncio.wait(set(self._removals), timeout=3.0)
+        for task in self._removals:
+            task.cancel()
         await self._link.aclose()
+        if self._control is not None:
+            await self._control.close()
 
     aclose = close
-
-    def _read_result(self, answer: HttpAnswer) -> CommandResult:
-        if answer.status != 200 or not answers.from_sandbox(answer, self.endpoint):
-            raise execute_error(answer, self.endpoint, self.session_id)
-        content = answers.json_object(answer, session_id=self.session_id)
-        exit_code = content.get("exit_code")
-        if not isinstance(exit_code, int) or isinstance(exit_code, bool):
-            raise answers.wrong_shape(
-                answer, "an object with 'exit_code' as integer", session_id=self.session_id
-            )
-        duration = content.get("duration")
-        return CommandResult(
-            stdout=answers.text(content, "stdout", answer, session_id=self.session_id),
-            stderr=answers.text(content, "stderr", answer, session_id=self.session_id),
-            exit_code=exit_code,
-            duration=float(duration) if isinstance(duration, (int, float)) else 0.0,
-        )
-
-    def _check_file_answer(self, answer: HttpAnswer, path: str) -> HttpAnswer:
-        if answer.status not in (200, 201) or not answers.from_sandbox(answer, self.endpoint):
-            raise file_error(answer, self.endpoint, self.session_id, path)
-        return answer
-
-    def _read_listing(self, answer: HttpAnswer, path: str) -> list[FileInfo]:
-        content = answers.json_object(self._check_file_answer(answer, path), session_id=self.session_id)
-        entries = content.get("files")
-        if entries is None:
-            entries = []
-        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-            raise answers.wrong_shape(answer, "an object with a list of 'files'", session_id=self.session_id)
-        return [self._file_info(entry, answer) for entry in entries]
-
-    def _file_info(self, entry: dict[str, Any], answer: HttpAnswer) -> FileInfo:
-        size, is_dir = entry.get("size"), entry.get("is_dir")
-        if not isinstance(size, int) or not isinstance(is_dir, bool):
-            raise answers.wrong_shape(answer, "files with 'size' and 'is_dir'", session_id=self.session_id)
-        name, modified, mode = (
-            answers.text(entry, key, answer, session_id=self.session_id)
-            for key in ("name", "modified", "mode")
-        )
-        return FileInfo(name=name, size=size, modified=modified, mode=mode, is_dir=is_dir)
-
-    def _read_health(self, answer: HttpAnswer) -> Health:
-        if answer.status != 200 or not answers.from_sandbox(answer, self.endpoint):
-            raise execute_error(answer, self.endpoint, self.session_id)
-        content = answers.json_object(answer, session_id=self.session_id)
-        service, status, uptime, version = (
-            answers.printable(str(content.get(key, ""))) for key in ("service", "status", "uptime", "version")
-        )
-        return Health(service=service, status=status, uptime=uptime, version=version)
-
-
-def _execute_body(
-    command: Sequence[str], seconds: float, env: Mapping[str, str] | None, working_dir: str | None
-) -> bytes:
-    content: dict[str, Any] = {"command": check_command(command), "timeout": go_duration(seconds)}
-    if env:
-        content["env"] = check_env(env)
-    if working_dir is not None:
-        content["working_dir"] = remote_path(working_dir, name="working_dir")
-    try:
-        return json.dumps(content, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        raise ConfigurationError(
-            f"command cannot be encoded as UTF-8: {error.reason}.", name="command"
-        ) from None
 
 
 def _endpoint(

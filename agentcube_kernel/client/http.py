@@ -14,6 +14,7 @@ import contextlib
 import functools
 import ipaddress
 import logging
+import math
 import os
 import ssl
 import urllib.request
@@ -169,17 +170,19 @@ class Connections:
         cannot harm other requests. Reading the body raises what `exchange` raises.
         """
         self._check_usable()
-        transport = self._injected or self._new_transport(keepalive=False)
-        try:
-            response = await self._send(transport, request)
+        async with self._slots:
+            self._check_usable()
+            transport = self._injected or self._new_transport(keepalive=False)
             try:
-                head = HttpAnswer(response.status_code, _headers(response), b"", request.url)
-                yield head, _pieces(response, request)
+                response = await self._send(transport, request)
+                try:
+                    head = HttpAnswer(response.status_code, _headers(response), b"", request.url)
+                    yield head, _pieces(response, request, bounded=False)
+                finally:
+                    await response.aclose()
             finally:
-                await response.aclose()
-        finally:
-            if transport is not self._injected:
-                await transport.aclose()
+                if transport is not self._injected:
+                    await transport.aclose()
 
     async def aclose(self) -> None:
         """Close every connection; exchanges still in flight end with an error. Idempotent."""
@@ -262,22 +265,27 @@ class Connections:
             task.exception()  # an abandoned exchange's failure is of no interest to anyone
 
 
-async def _pieces(response: httpx.Response, request: HttpRequest) -> AsyncIterator[bytes]:
-    """The body as it comes, bounded in size and time. Raises ResponseError when it ends early."""
+async def _pieces(
+    response: httpx.Response, request: HttpRequest, *, bounded: bool = True
+) -> AsyncIterator[bytes]:
+    """The body as it comes, bounded in size and time unless it is a stream. Raises when it ends early."""
     source = response.aiter_bytes() if "content-encoding" in response.headers else response.stream
-    deadline = None if request.timeout is None else asyncio.get_running_loop().time() + request.timeout + 1
+    deadline = math.inf
+    if bounded and request.timeout is not None:
+        # A caller has stopped waiting by then; a body that drips on must not hold its connection for ever.
+        deadline = asyncio.get_running_loop().time() + request.timeout + 1
     received = 0
     try:
         async for piece in source:  # type: ignore[union-attr]  # always asynchronous here
             received += len(piece)
-            if received > MAX_ANSWER_BYTES and request.timeout is not None:
+            if bounded and received > MAX_ANSWER_BYTES:
                 raise ResponseError(
                     f"The answer from {request.url} is larger than {MAX_ANSWER_BYTES >> 20} MiB.",
                     status=response.status_code,
                     delivery=Delivery.DELIVERED,
                     url=request.url,
                 )
-            if deadline is not None and asyncio.get_running_loop().time() > deadline:
+            if asyncio.get_running_loop().time() > deadline:
                 raise _no_answer(request)
             yield piece
     except (httpx.TransportError, httpx.DecodingError, httpx.StreamError, OSError) as error:

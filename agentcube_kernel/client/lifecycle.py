@@ -22,7 +22,7 @@ from agentcube_kernel.client.auth import (
     resolve_workload_manager_auth,
 )
 from agentcube_kernel.client.control_plane import AsyncControlPlaneClient, check_ttl
-from agentcube_kernel.client.http import DEFAULT_CONNECT_TIMEOUT, DEFAULT_LIMIT
+from agentcube_kernel.client.http import DEFAULT_CONNECT_TIMEOUT
 from agentcube_kernel.client.results import Ownership, SessionInfo
 from agentcube_kernel.config import Settings
 from agentcube_kernel.errors import (

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from typing import TYPE_CHECKING, TypeVar
 
 from agentcube_kernel.client.auth import Authorizer
 from agentcube_kernel.client.endpoints import SESSION_HEADER
 from agentcube_kernel.client.http import Connections, HttpAnswer, HttpRequest
-from agentcube_kernel.client.retry import RetryPolicy
 
 if TYPE_CHECKING:
     import asyncio
-    import contextlib
     from collections.abc import AsyncIterator, Callable
 
     from agentcube_kernel.client.auth import AuthProvider
+    from agentcube_kernel.client.retry import RetryPolicy
 
 logger = logging.getLogger("agentcube_kernel.http")
 
@@ -80,6 +80,7 @@ class Link:
 
         return await retry.call(attempt)
 
+    @contextlib.asynccontextmanager
     async def stream(
         self,
         method: str,
@@ -88,14 +89,21 @@ class Link:
         body: bytes = b"",
         headers: tuple[tuple[str, str], ...] = (),
         timeout: float | None,
-    ) -> contextlib.AbstractAsyncContextManager[tuple[HttpAnswer, AsyncIterator[bytes]]]:
-        """One attempt whose body is read as it comes; the head is not judged."""
+    ) -> AsyncIterator[tuple[HttpAnswer, AsyncIterator[bytes]]]:
+        """An answer's head, not judged, and its body in pieces. Not tried again but once after a 401."""
         token = await self._authorizer.token()
-        return self.connections.stream(self._request(method, url, token, headers, body, timeout))
-
-    def refresh(self) -> None:
-        """Forget the credential's current token after a 401 in a stream."""
-        self._authorizer.invalidate(getattr(self._authorizer.provider, "_token", None))
+        async with contextlib.AsyncExitStack() as stack:
+            request = self._request(method, url, token, headers, body, timeout)
+            head, pieces = await stack.enter_async_context(self.connections.stream(request))
+            if (
+                head.status == 401
+                and SESSION_HEADER not in head.headers
+                and self._authorizer.invalidate(token)
+            ):
+                await stack.aclose()
+                request = self._request(method, url, await self._authorizer.token(), headers, body, timeout)
+                head, pieces = await stack.enter_async_context(self.connections.stream(request))
+            yield head, pieces
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -98,9 +98,13 @@ class Output:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transferred:
-    """A finished transfer: how many bytes and files went over, and the SHA-256 of a single file."""
+    """A finished transfer: where to, how many bytes and files went over, and the SHA-256 of a single file.
+
+    `skipped` names what a downloaded folder held that must not be created here, such as links that lead out of it.
+    """
 
     path: str
     size: int
     files: int = 1
     sha256: str | None = None
+    skipped: tuple[str, ...] = ()

@@ -1,0 +1,168 @@
+"""Commands that stop when their call is given up, and code snippets that leave no file behind."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import logging
+import math
+from typing import TYPE_CHECKING
+
+from agentcube_kernel.client.arguments import (
+    MAX_ARGUMENT_BYTES,
+    check_env,
+    check_text,
+    check_timeout,
+    remote_path,
+)
+from agentcube_kernel.client.retry import RetryPolicy
+from agentcube_kernel.client.stopping import MARKER, Stopper, new_execution_id, stop_command
+from agentcube_kernel.errors import CommandExecutionError, CommandTimeoutError, ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from agentcube_kernel.client.data_plane import AsyncCodeInterpreterDataPlaneClient
+    from agentcube_kernel.client.http import HttpAnswer
+    from agentcube_kernel.client.results import CommandResult
+
+logger = logging.getLogger("agentcube_kernel.commands")
+
+_LANGUAGES = {"python": "python3", "py": "python3", "python3": "python3", "bash": "bash", "sh": "bash"}
+
+# The file is needed for tracebacks, sys.path and shells that read their script line by line; it goes with the run.
+_RUN_SCRIPT = 'printf %s "$3" >"$2" || exit; "$1" "$2"; code=$?; rm -f -- "$2"; exit $code'
+_RUN_UPLOADED = '"$1" "$2"; code=$?; rm -f -- "$2"; exit $code'
+
+
+class Commands:
+    """Runs stoppable commands on one data plane."""
+
+    def __init__(self, plane: AsyncCodeInterpreterDataPlaneClient) -> None:
+        self._plane = plane
+        self.stopper = Stopper(self._stop_now)
+
+    async def run(
+        self,
+        command: Sequence[str],
+        *,
+        timeout: float | None,
+        env: Mapping[str, str] | None,
+        working_dir: str | None,
+        leftovers: tuple[str, ...] = (),
+    ) -> CommandResult:
+        """Run a command to its end; when the call is cancelled or times out, the command is stopped.
+
+        `leftovers` are files in the workspace to remove if it comes to that.
+        """
+        plane = self._plane
+        seconds = check_timeout(timeout, default=plane.timeout)
+        execution_id = new_execution_id()
+        environment = {**check_env(env), MARKER: execution_id}
+        ended = asyncio.get_running_loop().create_future()
+
+        def abandoned(exchange: asyncio.Task[HttpAnswer]) -> None:
+            self.stopper.stop(execution_id, exchange, *leftovers)
+
+        # PicoD kills only the command itself when its time is up, and then waits for whoever still holds its output.
+        overdue = (
+            None
+            if math.isinf(seconds)
+            else asyncio.get_running_loop().call_later(seconds + 0.5, self.stopper.stop, execution_id, ended)
+        )
+        try:
+            result = await plane.execute_with(
+                command,
+                timeout=seconds,
+                env=environment,
+                working_dir=working_dir,
+                retry=RetryPolicy.ONCE_DELIVERED,
+                on_abandon=abandoned,
+            )
+        finally:
+            if overdue is not None:
+                overdue.cancel()
+            if not ended.done():
+                ended.set_result(None)
+        if result.timed_out:
+            await self._stop_now(stop_command(execution_id, *leftovers))
+        return result
+
+    async def run_code(
+        self,
+        language: str,
+        code: str,
+        timeout: float | None,
+        *,
+        env: Mapping[str, str] | None,
+        working_dir: str | None,
+    ) -> CommandResult:
+        """Run a snippet from a file of its own, which is gone afterwards."""
+        interpreter = _interpreter(language)
+        code = check_text(code, name="code")
+        if "\0" in code:
+            raise ConfigurationError("code must not contain a zero byte.", name="code")
+        if interpreter == "python3":
+            code = _unescape(code)
+        suffix = ".py" if interpreter == "python3" else ".sh"
+        name = f".agentcube-{new_execution_id()}{suffix}"
+        folder = "." if working_dir is None else remote_path(working_dir, name="working_dir")
+        path = name if folder == "." else f"{folder}/{name}"
+        data = code.encode()
+        if len(data) <= MAX_ARGUMENT_BYTES:
+            command = ["sh", "-c", _RUN_SCRIPT, "sh", interpreter, name, code]
+        else:
+            await self._plane.upload_bytes(path, data)
+            command = ["sh", "-c", _RUN_UPLOADED, "sh", interpreter, name]
+        return await self.run(command, timeout=timeout, env=env, working_dir=working_dir, leftovers=(path,))
+
+    async def _stop_now(self, command: list[str]) -> None:
+        # Not through the connections that the commands to be stopped may be occupying.
+        await self._plane.control.execute(command, timeout=10.0, retry=RetryPolicy.IDEMPOTENT)
+
+
+def output_or_raise(
+    result: CommandResult, command: str | Sequence[str], timeout: float, session_id: str | None
+) -> str:
+    """The standard output of a command that succeeded.
+
+    Raises:
+        CommandTimeoutError, CommandExecutionError: it did not.
+    """
+    if result.timed_out:
+        raise CommandTimeoutError(
+            timeout, command, stdout=result.stdout, stderr=result.stderr, session_id=session_id
+        )
+    if result.exit_code != 0:
+        raise CommandExecutionError(
+            result.exit_code, result.stderr, command, stdout=result.stdout, session_id=session_id
+        )
+    return result.stdout
+
+
+def _interpreter(language: str) -> str:
+    interpreter = _LANGUAGES.get(check_text(language, name="language").lower())
+    if interpreter is None:
+        raise ConfigurationError(
+            f"language must be one of {', '.join(_LANGUAGES)}, not {language!r}.", name="language"
+        )
+    return interpreter
+
+
+def _unescape(code: str) -> str:
+    """Undo a doubled escaping of newlines, where only that makes the code Python, as the stock SDK does."""
+    if "\\n" not in code or _is_python(code):
+        return code
+    unescaped = code.replace("\\n", "\n")
+    if not _is_python(unescaped):
+        return code
+    logger.info("the code's newlines were escaped twice; running it with newlines")
+    return unescaped
+
+
+def _is_python(code: str) -> bool:
+    try:
+        ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True

@@ -1,0 +1,199 @@
+"""Files from a sandbox: resumed where the connection broke, verified, and under their name only when whole."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO
+
+from agentcube_kernel.client.arguments import NO_TIMEOUT, local_path, remote_file_path
+from agentcube_kernel.client.results import Transferred
+from agentcube_kernel.client.retry import RetryPolicy
+from agentcube_kernel.client.stopping import new_execution_id
+from agentcube_kernel.client.transfers import SHA256, local_errors
+from agentcube_kernel.errors import Delivery, ExchangeError, TransferError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from agentcube_kernel.client.data_plane import AsyncCodeInterpreterDataPlaneClient
+    from agentcube_kernel.client.http import HttpAnswer
+    from agentcube_kernel.client.transfers import Progress
+
+logger = logging.getLogger("agentcube_kernel.transfers")
+
+_BATCH = 1024 * 1024
+_PATIENCE = 60.0
+_RESTARTS = 3
+# How long a download may stand still before it is resumed on another connection.
+_STALLED = 30.0
+
+
+@dataclass(slots=True)
+class _Partial:
+    """What has arrived so far, and of which version of the file."""
+
+    file: BinaryIO
+    size: int = 0
+    total: int | None = None
+    version: str | None = None
+
+
+class Download:
+    """One file on its way out of a sandbox into an open local file."""
+
+    def __init__(
+        self,
+        plane: AsyncCodeInterpreterDataPlaneClient,
+        source: str,
+        file: BinaryIO,
+        name: str,
+        progress: Progress | None,
+    ) -> None:
+        self._plane = plane
+        self._source = source
+        self._name = name
+        self._progress = progress
+        self._partial = _Partial(file)
+        self._hash = hashlib.sha256()
+        self._restarts = 0
+
+    async def run(self) -> Transferred:
+        """Fetch and verify the whole file."""
+        policy = RetryPolicy.IDEMPOTENT.with_patience(_PATIENCE)
+        while not await policy.call(self._fetch):
+            pass
+        digest = self._hash.hexdigest()
+        await self._verify(digest)
+        return Transferred(path=self._name, size=self._partial.size, sha256=digest)
+
+    async def _fetch(self) -> bool:
+        """Fetch from where the last attempt ended; False when that got somewhere but not to the end."""
+        partial = self._partial
+        before = partial.size
+        headers: tuple[tuple[str, str], ...] = ()
+        if before:
+            headers = (("range", f"bytes={before}-"),)
+            if partial.version is not None:
+                headers += (("if-range", partial.version),)
+        try:
+            async with self._plane.open_file(self._source, headers, timeout=_STALLED) as (head, pieces):
+                self._begin(head)
+                await self._write(pieces)
+        except ExchangeError as error:
+            if not error.transient or partial.size <= before:
+                raise
+            logger.debug("download of %s goes on at %d: %s", self._source, partial.size, error)
+            return False
+        if partial.total is not None and partial.size != partial.total:
+            raise self._failed(f"{partial.size} of {partial.total} bytes came", transient=True)
+        return True
+
+    def _begin(self, head: HttpAnswer) -> None:
+        partial = self._partial
+        if head.status == 206:
+            begin = head.headers.get("content-range", "").removeprefix("bytes ").partition("-")[0]
+            if begin != str(partial.size):
+                raise self._failed("the sandbox resumed at another place than asked", transient=False)
+            return
+        if partial.size:
+            # A whole answer to a request for the rest: the file is not the one that was begun.
+            self._restarts += 1
+            if self._restarts > _RESTARTS:
+                raise self._failed("it changes all the time", transient=False)
+            partial.file.seek(0)
+            partial.file.truncate()
+            partial.size = 0
+            self._hash = hashlib.sha256()
+        partial.version = head.headers.get("last-modified")
+        length = head.headers.get("content-length", "")
+        partial.total = int(length) if length.isdecimal() else None
+
+    async def _write(self, pieces: AsyncIterator[bytes]) -> None:
+        batch: list[bytes] = []
+        waiting = 0
+        try:
+            async for piece in pieces:
+                batch.append(piece)
+                waiting += len(piece)
+                if waiting >= _BATCH:
+                    await self._flush(batch)
+                    batch, waiting = [], 0
+        except ExchangeError:
+            await self._flush(batch)
+            raise
+        await self._flush(batch)
+
+    async def _flush(self, batch: list[bytes]) -> None:
+        if not batch:
+            return
+        data = b"".join(batch)
+        await asyncio.to_thread(self._store, data)
+        self._partial.size += len(data)
+        if self._progress is not None:
+            self._progress(self._partial.size, self._partial.total)
+
+    def _store(self, data: bytes) -> None:
+        with local_errors(self._name):
+            self._partial.file.write(data)
+        self._hash.update(data)
+
+    async def _verify(self, digest: str) -> None:
+        result = await self._plane.execute(
+            ["sh", "-c", SHA256 + 'sha "$1"', "sh", f"./{self._source}"],
+            timeout=NO_TIMEOUT,
+            retry=RetryPolicy.IDEMPOTENT,
+        )
+        theirs = result.stdout.strip()
+        if result.exit_code != 0 or len(theirs) != 64:
+            logger.warning(
+                "the sandbox has no tool for SHA-256; %s was verified by its size only", self._source
+            )
+        elif theirs != digest:
+            raise self._failed("its checksum is wrong, or it changed meanwhile", transient=False)
+
+    def _failed(self, reason: str, *, transient: bool) -> TransferError:
+        return TransferError(
+            f"The download of {self._source!r} failed: {reason}. Nothing was left under the final name; try again.",
+            path=self._source,
+            transferred=self._partial.size,
+            session_id=self._plane.session_id,
+            delivery=Delivery.DELIVERED,
+            transient=transient,
+        )
+
+
+async def download_file(
+    plane: AsyncCodeInterpreterDataPlaneClient, remote: object, local: object, *, progress: Progress | None
+) -> Transferred:
+    """Download one file to this machine; missing parent folders are made."""
+    source = remote_file_path(remote, session_id=plane.session_id)
+    target, part, file = _open_part(local)
+    try:
+        try:
+            done = await Download(plane, source, file, target, progress).run()
+        finally:
+            with local_errors(target):
+                file.close()
+        with local_errors(target):
+            os.replace(part, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(part)
+        raise
+    return done
+
+
+def _open_part(local: object) -> tuple[str, str, BinaryIO]:
+    """The destination, and the hidden file beside it that is to become it."""
+    target = os.path.abspath(local_path(local))
+    with local_errors(target):
+        if os.path.isdir(target) or str(local).endswith(("/", os.sep)):
+            raise IsADirectoryError(target)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        part = os.path.join(os.path.dirname(target), f".agentcube-{new_execution_id()}.part")
+        return target, part, open(part, "xb")

@@ -1,0 +1,296 @@
+"""Whole folders, as one tar archive each way: ten thousand small files cost a few requests."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import stat
+import tarfile
+import tempfile
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from agentcube_kernel.client.arguments import NO_TIMEOUT, local_path, remote_path
+from agentcube_kernel.client.downloads import Download
+from agentcube_kernel.client.results import Transferred
+from agentcube_kernel.client.retry import RetryPolicy
+from agentcube_kernel.client.stopping import new_execution_id
+from agentcube_kernel.client.transfers import IS_A_DIRECTORY, SHA256, WRONG_CHECKSUM, Upload, local_errors
+from agentcube_kernel.errors import (
+    Delivery,
+    LocalFileError,
+    RemoteFileNotFoundError,
+    RemoteNotADirectoryError,
+    RemoteStorageError,
+    TransferError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from agentcube_kernel.client.data_plane import AsyncCodeInterpreterDataPlaneClient
+    from agentcube_kernel.client.results import CommandResult
+    from agentcube_kernel.client.transfers import Progress
+
+logger = logging.getLogger("agentcube_kernel.transfers")
+
+_READ = 256 * 1024
+_NO_TAR, _NOT_FOUND = 69, 66
+
+# Unpacked beside the destination first, so that what stands under the final name is never a half. A folder that
+# exists already gets the files one by one, each of them whole.
+_UNPACK = (
+    SHA256
+    + f"""\
+part=$1 target=$2 new=$1.d
+[ -e "$target" ] && [ ! -d "$target" ] && exit {IS_A_DIRECTORY}
+[ "$(sha "$part")" = "$3" ] || exit {WRONG_CHECKSUM}
+mkdir -p "$new" || exit
+if command -v tar >/dev/null; then tar -xf "$part" -C "$new"
+elif command -v python3 >/dev/null; then python3 -m tarfile -e "$part" "$new"
+else exit {_NO_TAR}; fi || exit
+rm -f "$part"
+if [ ! -e "$target" ]; then mv "$new" "$target"
+else cp -Rlf "$new/." "$target/" 2>/dev/null || cp -Rf "$new/." "$target/" || exit
+rm -rf "$new"; fi
+"""
+)
+_PACK = f"""\
+[ -e "$1" ] || exit {_NOT_FOUND}
+[ -d "$1" ] || exit {IS_A_DIRECTORY}
+if command -v tar >/dev/null; then
+  tar -cf "$2" --exclude="./${{2##*/}}" -C "$1" .; code=$?
+  # 1 is GNU tar's "a file changed as we read it".
+  [ $code -le 1 ] || exit $code
+elif command -v python3 >/dev/null; then (cd "$1" && python3 -m tarfile -c "$OLDPWD/$2" .)
+else exit {_NO_TAR}; fi
+"""
+
+
+class FolderSource:
+    """A local folder as a tar archive that is never whole in memory or on disk."""
+
+    def __init__(self, folder: str) -> None:
+        self.size: int | None = None
+        self.files = 0
+        self._folder = folder
+        self._pieces = self._archive()
+        self._left = b""
+
+    def read(self, limit: int) -> bytes:
+        """The next bytes of the archive."""
+        parts = [self._left]
+        size = len(self._left)
+        while size < limit and (piece := next(self._pieces, b"")):
+            parts.append(piece)
+            size += len(piece)
+        data = b"".join(parts)
+        self._left = data[limit:]
+        return data[:limit]
+
+    def close(self) -> None:
+        """Close the file that is being read."""
+        self._pieces.close()
+
+    def _archive(self) -> Any:
+        for path, name in _walk(self._folder):
+            with local_errors(path):
+                status = os.lstat(path)
+            info = tarfile.TarInfo(name)
+            info.mode = stat.S_IMODE(status.st_mode)
+            info.mtime = int(status.st_mtime)
+            if stat.S_ISDIR(status.st_mode):
+                info.type = tarfile.DIRTYPE
+            elif stat.S_ISLNK(status.st_mode):
+                info.type = tarfile.SYMTYPE
+                info.linkname = os.readlink(path)
+            elif not stat.S_ISREG(status.st_mode):
+                logger.info("%s is no regular file and is left out", path)
+                continue
+            else:
+                yield from self._file(path, info, status.st_size)
+                continue
+            yield _header(info)
+        yield bytes(2 * tarfile.BLOCKSIZE)
+
+    def _file(self, path: str, info: tarfile.TarInfo, size: int) -> Iterator[bytes]:
+        with local_errors(path), open(path, "rb") as file:
+            info.size = size
+            yield _header(info)
+            left = size
+            while left:
+                data = file.read(min(left, _READ))
+                if not data:
+                    raise LocalFileError(
+                        f"{path!r} became shorter while it was uploaded. Try again.", path=path
+                    )
+                left -= len(data)
+                yield data
+        yield bytes(-size % tarfile.BLOCKSIZE)
+        self.files += 1
+
+
+async def upload_folder(
+    plane: AsyncCodeInterpreterDataPlaneClient, local: object, remote: object, *, progress: Progress | None
+) -> Transferred:
+    """Upload a local folder's content into a folder of the sandbox."""
+    target = remote_path(remote, session_id=plane.session_id)
+    source = FolderSource(_local_folder(local))
+    upload = Upload(plane, source, target, mode="0600", progress=progress)
+    try:
+        async with upload.part_removed_on_error():
+            digest = await upload.send()
+            result = await plane.execute(
+                ["sh", "-c", _UNPACK, "sh", f"./{upload.part}", f"./{target}", digest],
+                timeout=NO_TIMEOUT,
+                retry=RetryPolicy.ONCE_DELIVERED,
+            )
+            _judge(plane, result, target)
+    finally:
+        await asyncio.to_thread(source.close)
+    return Transferred(path=target, size=upload.sent, files=source.files)
+
+
+async def download_folder(
+    plane: AsyncCodeInterpreterDataPlaneClient, remote: object, local: object, *, progress: Progress | None
+) -> Transferred:
+    """Download a folder of the sandbox into a local folder."""
+    source = remote_path(remote, session_id=plane.session_id)
+    target = _local_target(local)
+    archive = f".agentcube-{new_execution_id()}.tar"
+    try:
+        result = await plane.execute(
+            ["sh", "-c", _PACK, "sh", f"./{source}", archive],
+            timeout=NO_TIMEOUT,
+            retry=RetryPolicy.IDEMPOTENT,
+        )
+        _judge(plane, result, source)
+        with local_errors(target):
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            work = tempfile.mkdtemp(prefix=".agentcube-", dir=os.path.dirname(target))
+        try:
+            with local_errors(target):
+                file = open(os.path.join(work, "archive"), "w+b")  # noqa: SIM115, ASYNC230 - closed below
+            with file:
+                done = await Download(plane, archive, file, target, progress).run()
+                files, skipped = await asyncio.to_thread(
+                    _unpack, file, os.path.join(work, "new"), target, source
+                )
+        finally:
+            await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
+    finally:
+        await plane.remove_soon(archive)
+    return Transferred(path=target, size=done.size, files=files, skipped=skipped)
+
+
+def _local_folder(local: object) -> str:
+    folder = os.path.abspath(local_path(local))
+    with local_errors(folder):
+        if not os.path.isdir(folder):
+            raise (
+                NotADirectoryError(20, "it is not a folder")
+                if os.path.exists(folder)
+                else FileNotFoundError()
+            )
+    return folder
+
+
+def _local_target(local: object) -> str:
+    target = os.path.abspath(local_path(local))
+    if os.path.exists(target) and not os.path.isdir(target):
+        raise LocalFileError(f"{target!r} on this machine is not a folder. Give another path.", path=target)
+    return target
+
+
+@contextlib.contextmanager
+def _work_folder(target: str) -> Iterator[tuple[str, BinaryIO]]:
+    """A folder on the destination's disk, gone afterwards, with an open file in it for the archive."""
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    work = tempfile.mkdtemp(prefix=".agentcube-", dir=os.path.dirname(target))
+    try:
+        with open(os.path.join(work, "archive"), "w+b") as file:
+            yield work, file
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _unpack(file: Any, new: str, target: str, source: str) -> tuple[int, tuple[str, ...]]:
+    """Unpack what is safe; links and names that lead out of the folder are skipped, never followed."""
+    file.seek(0)
+    files = 0
+    skipped: list[str] = []
+    with local_errors(target):
+        os.mkdir(new)
+        try:
+            with tarfile.open(fileobj=file, mode="r:") as archive:
+                for member in archive:
+                    try:
+                        archive.extract(member, new, filter="data")
+                    except tarfile.FilterError as error:
+                        logger.warning("%s is left out: %s", member.name[:200], type(error).__name__)
+                        skipped.append(member.name)
+                    else:
+                        files += member.isreg()
+        except tarfile.TarError as error:
+            raise TransferError(
+                f"The archive of {source!r} that the sandbox made cannot be read: {error}.", path=source
+            ) from error
+        if os.path.isdir(target):
+            _merge(new, target)
+        else:
+            os.replace(new, target)
+    return files, tuple(skipped)
+
+
+def _merge(new: str, target: str) -> None:
+    """Move every file into a folder that exists, replacing files of the same name one by one."""
+    for folder, folders, names in os.walk(new):
+        place = os.path.join(target, os.path.relpath(folder, new))
+        if os.path.islink(place) or (os.path.exists(place) and not os.path.isdir(place)):
+            raise NotADirectoryError(20, f"{place} stands in the way of a folder")
+        os.makedirs(place, exist_ok=True)
+        links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
+        for name in names + links:
+            os.replace(os.path.join(folder, name), os.path.join(place, name))
+
+
+def _walk(folder: str) -> Iterator[tuple[str, str]]:
+    """Every entry below a folder with its name in the archive; symbolic links are not followed."""
+    with local_errors(folder):
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    stack = [(entry.path, entry.name, entry.is_dir(follow_symlinks=False)) for entry in reversed(entries)]
+    while stack:
+        path, name, is_folder = stack.pop()
+        yield path, name
+        if is_folder:
+            with local_errors(path):
+                below = sorted(os.scandir(path), key=lambda entry: entry.name, reverse=True)
+            stack.extend(
+                (entry.path, f"{name}/{entry.name}", entry.is_dir(follow_symlinks=False)) for entry in below
+            )
+
+
+def _header(info: tarfile.TarInfo) -> bytes:
+    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+
+
+def _judge(plane: AsyncCodeInterpreterDataPlaneClient, result: CommandResult, path: str) -> None:
+    code = result.exit_code
+    if code == 0:
+        return
+    details: dict[str, Any] = {"path": path, "session_id": plane.session_id, "delivery": Delivery.DELIVERED}
+    if code == _NOT_FOUND:
+        raise RemoteFileNotFoundError(f"There is no {path!r} in the sandbox.", **details)
+    if code == IS_A_DIRECTORY:
+        raise RemoteNotADirectoryError(f"{path!r} in the sandbox is a file, not a folder.", **details)
+    if code == WRONG_CHECKSUM:
+        raise TransferError(f"{path!r} arrived damaged (its checksum is wrong). Try again.", **details)
+    if code == _NO_TAR:
+        raise TransferError(
+            "The sandbox has neither tar nor python3, so whole folders cannot be transferred. Transfer file by file.",
+            **details,
+        )
+    words = result.stderr.strip()[-300:] or f"exit code {code}"
+    raise RemoteStorageError(f"The sandbox cannot pack or unpack {path!r}: {words}.", **details)

@@ -1,0 +1,239 @@
+"""What can be done in a code-interpreter session, the same on both levels of client.
+
+Names, parameters and results are the stock SDK's. Where its behaviour is a defect the docstring says what is
+different here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agentcube_kernel.client import downloads, folders, transfers
+from agentcube_kernel.client.arguments import check_text, check_timeout, remote_file_path
+from agentcube_kernel.client.command_stream import CommandStream
+from agentcube_kernel.client.commands import output_or_raise
+from agentcube_kernel.errors import ArgumentTypeError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from agentcube_kernel.client.data_plane import AsyncCodeInterpreterDataPlaneClient
+    from agentcube_kernel.client.results import CommandResult, FileInfo, Health, Transferred
+    from agentcube_kernel.client.transfers import Progress
+
+
+class Operations:
+    """Commands and files of one session."""
+
+    @property
+    def _plane(self) -> AsyncCodeInterpreterDataPlaneClient:
+        raise NotImplementedError
+
+    async def execute_command(
+        self,
+        command: str | Sequence[str],
+        timeout: float | None = None,
+        *,
+        env: Mapping[str, str] | None = None,
+        working_dir: str | None = None,
+    ) -> str:
+        """Run a command and return its standard output.
+
+        A string is split into arguments as a shell would, but no shell runs it: for pipes and variables use
+        ``["bash", "-c", "…"]``, `env` and `working_dir`. `working_dir` counts from the workspace.
+
+        `timeout` is in seconds; None is the client's default (120 s) and `NO_TIMEOUT` no limit. Unlike with the
+        stock SDK, 0 and strings are refused, and the output of a command that fails is kept in the error. A call
+        that is cancelled or times out stops the command and all its descendants in the sandbox.
+
+        Raises:
+            CommandExecutionError: the exit code is not 0.
+            CommandTimeoutError: the command did not end in time and was stopped.
+            ExchangeError: the sandbox could not be asked; `delivery` tells whether the command may have run.
+        """
+        plane = self._plane
+        result = await plane.commands.run(command, timeout=timeout, env=env, working_dir=working_dir)
+        seconds = check_timeout(timeout, default=plane.timeout)
+        return output_or_raise(result, command, seconds, plane.session_id)
+
+    async def execute_command_result(
+        self,
+        command: str | Sequence[str],
+        timeout: float | None = None,
+        *,
+        env: Mapping[str, str] | None = None,
+        working_dir: str | None = None,
+    ) -> CommandResult:
+        """As `execute_command`, but any end of the command is a result, a timeout too (exit code 124).
+
+        Raises:
+            ExchangeError: the sandbox could not be asked; `delivery` tells whether the command may have run.
+        """
+        return await self._plane.commands.run(command, timeout=timeout, env=env, working_dir=working_dir)
+
+    async def run_code(
+        self,
+        language: str,
+        code: str,
+        timeout: float | None = None,
+        *,
+        env: Mapping[str, str] | None = None,
+        working_dir: str | None = None,
+    ) -> str:
+        """Run a snippet in a process of its own and return its standard output.
+
+        `language` is ``python``, ``py``, ``python3``, ``bash`` or ``sh`` (bash too). Variables do not outlive the
+        call; `AsyncSandbox` keeps them. Python code whose newlines were escaped twice is mended, where only that
+        makes it Python. Unlike with the stock SDK no file is left behind, and concurrent calls never collide.
+
+        Raises:
+            CommandExecutionError: the code failed; `stderr` has the traceback and `stdout` what came before.
+            CommandTimeoutError: it did not end in time and was stopped.
+            ConfigurationError: another language.
+            ExchangeError: the sandbox could not be asked.
+        """
+        plane = self._plane
+        result = await plane.commands.run_code(language, code, timeout, env=env, working_dir=working_dir)
+        seconds = check_timeout(timeout, default=plane.timeout)
+        return output_or_raise(result, code, seconds, plane.session_id)
+
+    async def run_code_result(
+        self,
+        language: str,
+        code: str,
+        timeout: float | None = None,
+        *,
+        env: Mapping[str, str] | None = None,
+        working_dir: str | None = None,
+    ) -> CommandResult:
+        """As `run_code`, but any end of the code is a result, a timeout too (exit code 124).
+
+        Raises:
+            ConfigurationError: another language.
+            ExchangeError: the sandbox could not be asked.
+        """
+        return await self._plane.commands.run_code(language, code, timeout, env=env, working_dir=working_dir)
+
+    def stream_command(
+        self,
+        command: str | Sequence[str],
+        timeout: float | None = None,
+        *,
+        env: Mapping[str, str] | None = None,
+        working_dir: str | None = None,
+    ) -> CommandStream:
+        """Run a command and get its output as it comes.
+
+        ::
+
+            async with client.stream_command(["make", "-j4"]) as stream:
+                async for output in stream:
+                    print(output.text, end="")
+            print(stream.exit_code)
+
+        The command is started when the stream is entered or first iterated, exactly once whatever happens to
+        requests on the way. Leaving the ``async with`` before its end, or cancelling, stops it and all its
+        descendants. `timeout` (seconds) is for the whole command; the default, None, is no limit here.
+        """
+        return CommandStream(self._plane, command, timeout, env=env, working_dir=working_dir)
+
+    async def write_file(self, content: str | bytes, remote_path: str) -> None:
+        """Write text (as UTF-8) or bytes of any size to a file of the workspace; parent folders are created.
+
+        The file is replaced as a whole or not at all.
+
+        Raises:
+            RemoteFileError: as its subclasses say.
+        """
+        if isinstance(content, str):
+            content = check_text(content, name="content").encode()
+        elif not isinstance(content, (bytes, bytearray, memoryview)):
+            raise ArgumentTypeError(
+                f"content must be str or bytes, not {type(content).__name__}.", name="content"
+            )
+        plane = self._plane
+        target = remote_file_path(remote_path, session_id=plane.session_id)
+        source = transfers.BytesSource(bytes(content))
+        await transfers.Upload(plane, source, target, mode="0644", progress=None).run()
+
+    async def read_file(self, remote_path: str) -> bytes:
+        """A whole file of the workspace, up to 1 GiB. `download_file` is for more, and verifies what it got.
+
+        Raises:
+            RemoteFileError: as its subclasses say.
+        """
+        return await self._plane.read_bytes(remote_path)
+
+    async def upload_file(
+        self, local_path: str, remote_path: str, *, mode: str = "0644", progress: Progress | None = None
+    ) -> Transferred:
+        """Upload a file of any size.
+
+        It goes in pieces below every limit, is resumed when a connection breaks, verified by SHA-256 in the
+        sandbox, and takes its name only when it is whole; a file that was there keeps its executable bit.
+        `progress(done, total)` is called with bytes.
+
+        Raises:
+            LocalFileError: the local file cannot be read.
+            RemoteFileError: the sandbox cannot store it; what was there before is untouched.
+        """
+        return await transfers.upload_file(self._plane, local_path, remote_path, mode=mode, progress=progress)
+
+    async def download_file(
+        self, remote_path: str, local_path: str, *, progress: Progress | None = None
+    ) -> Transferred:
+        """Download a file of any size; missing local parent folders are created.
+
+        It is resumed when a connection breaks, verified by SHA-256, and takes its name only when it is whole.
+        `progress(done, total)` is called with bytes; `total` is None when the sandbox does not say.
+
+        Raises:
+            RemoteFileError: as its subclasses say; `TransferError` when the file changes all the while.
+            LocalFileError: it cannot be stored here; what was there before is untouched.
+        """
+        return await downloads.download_file(self._plane, remote_path, local_path, progress=progress)
+
+    async def upload_folder(
+        self, local_path: str, remote_path: str, *, progress: Progress | None = None
+    ) -> Transferred:
+        """Upload a folder's content into a folder of the workspace, which is created or added to.
+
+        Modes, times and symbolic links are kept; what is neither file, folder nor link is left out. A new folder
+        appears when it is whole. `progress(done, None)` is called with bytes.
+
+        Raises:
+            LocalFileError: something in the folder cannot be read.
+            RemoteFileError: as its subclasses say.
+        """
+        return await folders.upload_folder(self._plane, local_path, remote_path, progress=progress)
+
+    async def download_folder(
+        self, remote_path: str, local_path: str, *, progress: Progress | None = None
+    ) -> Transferred:
+        """Download a folder's content into a local folder, which is created or added to.
+
+        Nothing lands outside `local_path`, whatever the sandbox sent; links that lead out of it are left out and
+        named in the result's `skipped`. Files of the same name are replaced one by one.
+
+        Raises:
+            RemoteFileError: as its subclasses say.
+            LocalFileError: it cannot be stored here.
+        """
+        return await folders.download_folder(self._plane, remote_path, local_path, progress=progress)
+
+    async def list_files(self, path: str = ".") -> list[FileInfo]:
+        """The entries of one folder of the workspace, sorted by name.
+
+        Raises:
+            RemoteFileNotFoundError, RemoteNotADirectoryError, OutsideWorkspaceError: as their names say.
+        """
+        return await self._plane.list_entries(path)
+
+    async def health(self) -> Health:
+        """The sandbox daemon's report. It also counts as activity, so it keeps an idle session alive.
+
+        Raises:
+            SessionNotFoundError: the session is gone.
+            ExchangeError: the sandbox cannot be reached.
+        """
+        return await self._plane.check_health()

@@ -1,0 +1,94 @@
+"""PicoD's words: what its requests look like, and what its answers say. No I/O."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from agentcube_kernel.client import answers
+from agentcube_kernel.client.arguments import check_command, check_env, go_duration, remote_path
+from agentcube_kernel.client.results import CommandResult, FileInfo, Health
+from agentcube_kernel.client.sandbox_errors import execute_error, file_error
+from agentcube_kernel.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from agentcube_kernel.client.endpoints import InvocationEndpoint
+    from agentcube_kernel.client.http import HttpAnswer
+
+
+@dataclass(frozen=True, slots=True)
+class PicoD:
+    """Reads the answers of one session's PicoD."""
+
+    endpoint: InvocationEndpoint
+    session_id: str | None
+
+    def read_result(self, answer: HttpAnswer) -> CommandResult:
+        if answer.status != 200 or not answers.from_sandbox(answer, self.endpoint):
+            raise execute_error(answer, self.endpoint, self.session_id)
+        content = answers.json_object(answer, session_id=self.session_id)
+        exit_code = content.get("exit_code")
+        if not isinstance(exit_code, int) or isinstance(exit_code, bool):
+            raise answers.wrong_shape(
+                answer, "an object with 'exit_code' as integer", session_id=self.session_id
+            )
+        duration = content.get("duration")
+        return CommandResult(
+            stdout=answers.text(content, "stdout", answer, session_id=self.session_id),
+            stderr=answers.text(content, "stderr", answer, session_id=self.session_id),
+            exit_code=exit_code,
+            duration=float(duration) if isinstance(duration, (int, float)) else 0.0,
+        )
+
+    def check_file(self, answer: HttpAnswer, path: str) -> HttpAnswer:
+        if answer.status not in (200, 201) or not answers.from_sandbox(answer, self.endpoint):
+            raise file_error(answer, self.endpoint, self.session_id, path)
+        return answer
+
+    def read_listing(self, answer: HttpAnswer, path: str) -> list[FileInfo]:
+        content = answers.json_object(self.check_file(answer, path), session_id=self.session_id)
+        entries = content.get("files")
+        if entries is None:
+            entries = []
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise answers.wrong_shape(answer, "an object with a list of 'files'", session_id=self.session_id)
+        return [self._file_info(entry, answer) for entry in entries]
+
+    def _file_info(self, entry: dict[str, Any], answer: HttpAnswer) -> FileInfo:
+        size, is_dir = entry.get("size"), entry.get("is_dir")
+        if not isinstance(size, int) or not isinstance(is_dir, bool):
+            raise answers.wrong_shape(answer, "files with 'size' and 'is_dir'", session_id=self.session_id)
+        name, modified, mode = (
+            answers.text(entry, key, answer, session_id=self.session_id)
+            for key in ("name", "modified", "mode")
+        )
+        return FileInfo(name=name, size=size, modified=modified, mode=mode, is_dir=is_dir)
+
+    def read_health(self, answer: HttpAnswer) -> Health:
+        if answer.status != 200 or not answers.from_sandbox(answer, self.endpoint):
+            raise execute_error(answer, self.endpoint, self.session_id)
+        content = answers.json_object(answer, session_id=self.session_id)
+        service, status, uptime, version = (
+            answers.printable(str(content.get(key, ""))) for key in ("service", "status", "uptime", "version")
+        )
+        return Health(service=service, status=status, uptime=uptime, version=version)
+
+
+def execute_body(
+    command: Sequence[str], seconds: float, env: Mapping[str, str] | None, working_dir: str | None
+) -> bytes:
+    """The body of a request to run a command, checked."""
+    content: dict[str, Any] = {"command": check_command(command), "timeout": go_duration(seconds)}
+    if env:
+        content["env"] = check_env(env)
+    if working_dir is not None:
+        content["working_dir"] = remote_path(working_dir, name="working_dir")
+    try:
+        return json.dumps(content, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ConfigurationError(
+            f"command cannot be encoded as UTF-8: {error.reason}.", name="command"
+        ) from None
