@@ -205,6 +205,8 @@ class _Identity:
         if scope["method"] != "GET" or not 16 <= len(nonce) <= 128:
             await send_answer(send, not_routed())
             return
+        # Who asks is about to use the gateway; it must not end in between.
+        self._gateway.last_request = time.monotonic()
         value = {"pid": os.getpid(), "version": package_version(), "python": sys.executable}
         await send_answer(send, json_answer(200, {**value, "proof": self._gateway.guard.proof(nonce)}))
 

@@ -242,4 +242,6 @@ def _go_message(exc: OSError | ValueError, launch: Launch) -> str:
             return f"chdir {cwd}: no such file or directory"
         reason = os.strerror(exc.errno)
         return f"fork/exec {program}: {reason[:1].lower()}{reason[1:]}"
+    if any("\0" in name or "\0" in value for name, value in launch.env.items()):
+        return "exec: environment variable contains NUL"
     return f"fork/exec {program}: invalid argument"

@@ -7,10 +7,11 @@ import base64
 import binascii
 import os
 import posixpath
+import re
 import stat
 from typing import TYPE_CHECKING
 
-from .ranges import serve_content
+from .ranges import file_headers, serve_content
 from .wire import Answer, PicoError, go_mode, json_answer, rfc3339
 
 if TYPE_CHECKING:
@@ -89,7 +90,16 @@ def decode_content(text: str) -> bytes:
     try:
         return base64.b64decode(text.replace("\r", "").replace("\n", ""), validate=True)
     except (binascii.Error, ValueError) as exc:
-        raise PicoError(400, f"Invalid base64 content: {exc}") from exc
+        position = _first_bad(text)
+        raise PicoError(400, f"Invalid base64 content: illegal base64 data at input byte {position}") from exc
+
+
+_BASE64 = re.compile(r"[A-Za-z0-9+/\r\n]*={0,2}")
+
+
+def _first_bad(text: str) -> int:
+    found = _BASE64.match(text)
+    return found.end() if found else 0
 
 
 def parse_mode(text: str) -> int:
@@ -134,8 +144,7 @@ def list_folder(workspace: str, path: str) -> Answer:
     except FileNotFoundError as exc:
         raise PicoError(404, "Directory not found") from exc
     except OSError as exc:
-        operation = "fdopendir" if isinstance(exc, NotADirectoryError) else "open"
-        raise PicoError(500, f"Failed to read directory: {_go_error(operation, folder, exc)}") from exc
+        raise PicoError(500, f"Failed to read directory: {_go_error('open', folder, exc)}") from exc
     entries = []
     for name in names:
         try:
@@ -169,11 +178,13 @@ def download(workspace: str, path: str, headers: Mapping[bytes, bytes]) -> Answe
         raise PicoError(500, f"Failed to get file info: {target}: not a regular file")
     if path.endswith("/index.html"):
         # Go's http.ServeFile redirects these, and PicoD inherits it.
-        return Answer(status=301, headers=[(b"location", b"./")])
+        return Answer(status=301, headers=[*file_headers(target), (b"location", b"./")])
     return serve_content(target, info, headers)
 
 
 def _reason(exc: OSError | ValueError) -> str:
+    if isinstance(exc, FileExistsError):
+        return "not a directory"  # what Go says of a file in a folder's place
     if isinstance(exc, OSError) and exc.errno is not None:
         text = os.strerror(exc.errno)
         return text[:1].lower() + text[1:]

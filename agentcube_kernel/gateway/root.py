@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from .sandboxes import marker_of, remove_sandboxes, remove_tree
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
 _LOCK = "lock"
@@ -30,21 +31,46 @@ class Root:
         self._fd = -1
 
     def __enter__(self) -> Root:
-        base = self._base or _private_base()
-        clear_remains(base)
+        for attempt in range(5):
+            base = self._base or _private_base()
+            try:
+                with _locked(base):
+                    clear_remains(base)
+                    self._take(base)
+            except FileNotFoundError:
+                # The last gateway of the user removed the folder while we waited for its lock.
+                if attempt == 4:
+                    raise
+            else:
+                break
+        return self
+
+    def _take(self, base: str) -> None:
         self.path = tempfile.mkdtemp(prefix="gw-", dir=base)
         self._fd = os.open(os.path.join(self.path, _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._fd, fcntl.LOCK_EX)
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        remove_tree(self.path)
+        base = os.path.dirname(self.path)
+        with contextlib.suppress(FileNotFoundError), _locked(base):
+            remove_tree(self.path)
+            # Only the last gateway of the user finds it empty.
+            with contextlib.suppress(OSError):
+                os.rmdir(base)
         os.close(self._fd)
-        # Only the last gateway of the user finds it empty.
-        with contextlib.suppress(OSError):
-            os.rmdir(os.path.dirname(self.path))
+
+
+@contextlib.contextmanager
+def _locked(base: str) -> Iterator[None]:
+    """Keep two gateways from taking and clearing folders at the same time."""
+    fd = os.open(base, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 def clear_remains(base: str) -> None:
@@ -54,7 +80,7 @@ def clear_remains(base: str) -> None:
         if not name.startswith("gw-") or os.path.islink(folder):
             continue
         try:
-            fd = os.open(os.path.join(folder, _LOCK), os.O_RDWR | os.O_CLOEXEC)
+            fd = os.open(os.path.join(folder, _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError:
             continue
         try:

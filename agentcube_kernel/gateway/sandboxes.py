@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import secrets
 import shutil
 import string
+import subprocess
 import time
 import uuid
 from typing import TYPE_CHECKING
@@ -17,7 +19,7 @@ from .isolation import Isolation
 from .processes import MARKER, kill_sandboxes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from .config import GatewayConfig
     from .execute import Command
@@ -79,6 +81,7 @@ class SandboxStore:
         self._sandboxes: dict[str, Sandbox] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
+        self._closed = False
         self._collector: asyncio.Task[None] | None = None
         self._cache = os.path.join(root, "cache")
 
@@ -88,7 +91,8 @@ class SandboxStore:
         self._collector = asyncio.create_task(self._collect(), name="agentcube-gateway-collector")
 
     async def close(self) -> None:
-        """End every session: no process and no folder is left."""
+        """End every session: no process and no folder is left, and none comes after."""
+        self._closed = True
         if self._collector is not None:
             self._collector.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -103,6 +107,8 @@ class SandboxStore:
 
     def create(self, kind: str, namespace: str, name: str, ttl: float | None = None) -> Sandbox:
         """A new session. ``ttl`` shortens its maximum lifetime, never lengthens it. Raises OSError."""
+        if self._closed:
+            raise OSError(errno.ESHUTDOWN, "the gateway is ending")
         lifetime = min(ttl or self.config.max_session_duration, self.config.max_session_duration)
         # Short names: a Unix socket in a workspace has little more than 100 bytes for its whole path.
         folder = os.path.join(self.root, secrets.token_hex(4))
@@ -114,8 +120,8 @@ class SandboxStore:
             expires=time.monotonic() + lifetime,
             idle=self.config.session_timeout,
         )
-        os.makedirs(sandbox.workspace, 0o700)
-        os.mkdir(os.path.join(folder, "tmp"), 0o700)
+        for place in (folder, sandbox.workspace, os.path.join(folder, "tmp")):
+            os.mkdir(place, 0o700)
         sandbox.env = sandbox_environment(os.environ, folder=folder, cache=self._cache)
         sandbox.env[MARKER] = sandbox.marker
         self._sandboxes[sandbox.session_id] = sandbox
@@ -179,15 +185,10 @@ def remove_sandboxes(folders: dict[str, str]) -> None:
 
 
 def remove_tree(folder: str) -> None:
-    """Remove a folder, also one whose owner made parts of it unreadable."""
-    for _ in range(3):
-        shutil.rmtree(folder, onerror=_open_up)
-        if not os.path.lexists(folder):
-            return
-
-
-def _open_up(function: Callable[..., object], path: str, _: object) -> None:
-    for place in (os.path.dirname(path), path):
-        if not os.path.islink(place):
-            with contextlib.suppress(OSError):
-                os.chmod(place, 0o700)
+    """Remove a folder, also one whose owner made parts of it unreadable or nested it without end."""
+    with contextlib.suppress(OSError, RecursionError):
+        shutil.rmtree(folder)
+        return
+    # Both tools walk by descriptor: neither depth nor length of a path stops them.
+    for command in (["chmod", "-R", "u+rwX", folder], ["rm", "-rf", folder]):
+        subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)

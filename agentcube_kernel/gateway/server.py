@@ -79,6 +79,9 @@ def serve(
     """
     host, port = listener.getsockname()[:2]
     address = Address(host=host, port=port)
+    for number in _signals():
+        # Until the loop takes over: leave by the way that removes the folder.
+        signal.signal(number, lambda *_: sys.exit(0))
     with Root(base) as root:
         gateway = Gateway(config, root=root.path, endpoint=address.endpoint)
         options = uvicorn.Config(
@@ -103,7 +106,7 @@ async def _serve(
 ) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    for number in _SIGNALS:
+    for number in _signals():
         loop.add_signal_handler(number, stop.set)
     async with asyncio.TaskGroup() as tasks:
         serving = tasks.create_task(server.serve(sockets=[listener]))
@@ -115,7 +118,8 @@ async def _serve(
         await asyncio.wait((serving, waiting), return_when=asyncio.FIRST_COMPLETED)
         idling.cancel()
         waiting.cancel()
-        listener.close()
+        for listening in server.servers:
+            listening.close()
         # First the sandboxes, so that no request is left that waits for one.
         await gateway.store.close()
         server.should_exit = True
@@ -129,6 +133,11 @@ async def _idle_out(gateway: Gateway, stop: asyncio.Event) -> None:
             stop.set()
             return
         await asyncio.sleep(max(left, 0.05))
+
+
+def _signals() -> list[signal.Signals]:
+    """The signals that end a gateway; nohup's wish to ignore SIGHUP is respected."""
+    return [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 def explain_bind(exc: OSError, host: str, port: int) -> str:

@@ -195,4 +195,12 @@ def parse_duration(text: str) -> float:
 
 
 def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+    # As Go's time package quotes: byte by byte, all that is not printable ASCII as \xNN.
+    data = text.encode(errors="surrogateescape")
+    return '"' + "".join(_quoted_byte(byte) for byte in data) + '"'
+
+
+def _quoted_byte(byte: int) -> str:
+    if byte in b'"\\':
+        return "\\" + chr(byte)
+    return chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}"
