@@ -1,4 +1,8 @@
-"""AgentCube sandboxes from Jupyter and from Python."""
+"""AgentCube sandboxes from Jupyter and from Python.
+
+The clients, `AsyncSandbox` and `Sandbox`, their results and their errors. Names are imported when they are first
+used, so that importing the package is cheap.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +10,285 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from agentcube_kernel.client.agent_data_plane import (
+        AsyncAgentRuntimeDataPlaneClient,
+        Invocation,
+    )
+    from agentcube_kernel.client.agent_runtime import (
+        AsyncAgentRuntimeClient,
+    )
+    from agentcube_kernel.client.arguments import (
+        NO_TIMEOUT,
+    )
+    from agentcube_kernel.client.auth import (
+        AuthProvider,
+        ServiceAccountAuth,
+        TokenAuth,
+        TokenFileAuth,
+    )
     from agentcube_kernel.client.code_interpreter import (
-        AsyncCodeInterpreterClient as AsyncCodeInterpreterClient,
+        AsyncCodeInterpreterClient,
+    )
+    from agentcube_kernel.client.control_plane import (
+        AsyncControlPlaneClient,
+    )
+    from agentcube_kernel.client.data_plane import (
+        AsyncCodeInterpreterDataPlaneClient,
+    )
+    from agentcube_kernel.client.lifecycle import (
+        SessionLeakWarning,
+    )
+    from agentcube_kernel.client.results import (
+        CommandResult,
+        FileInfo,
+        Health,
+        Output,
+        Ownership,
+        SessionInfo,
+        Transferred,
+    )
+    from agentcube_kernel.client.retry import (
+        RetryPolicy,
+    )
+    from agentcube_kernel.client.sync_agent_runtime import (
+        AgentRuntimeClient,
+    )
+    from agentcube_kernel.client.sync_code_interpreter import (
+        CodeInterpreterClient,
+    )
+    from agentcube_kernel.config import (
+        Credentials,
+        Settings,
+    )
+    from agentcube_kernel.errors import (
+        AgentCubeError,
+        ArgumentTypeError,
+        AuthenticationError,
+        CellTimeoutError,
+        ClientStateError,
+        CommandExecutionError,
+        CommandTimeoutError,
+        ConfigurationError,
+        ConnectionFailedError,
+        DataPlaneError,
+        Delivery,
+        ExchangeError,
+        GuestLostError,
+        GuestStartError,
+        InterpreterNotFoundError,
+        InvocationError,
+        LedgerCorruptError,
+        LedgerError,
+        LedgerLockedError,
+        LedgerVersionError,
+        LocalFileError,
+        LocalFileNotFoundError,
+        OutsideWorkspaceError,
+        OverloadedError,
+        PermissionDeniedError,
+        RemoteFileError,
+        RemoteFileNotFoundError,
+        RemoteIsADirectoryError,
+        RemoteNotADirectoryError,
+        RemoteStorageError,
+        RequestTooLargeError,
+        ResponseError,
+        SandboxBusyError,
+        SandboxError,
+        SandboxUnreachableError,
+        ServerError,
+        SessionCreateError,
+        SessionDeleteError,
+        SessionError,
+        SessionNotFoundError,
+        TransferError,
+    )
+    from agentcube_kernel.sandbox import (
+        AsyncSandbox,
+        CellResult,
+        SandboxState,
+    )
+    from agentcube_kernel.sync_sandbox import (
+        Sandbox,
     )
 
+__all__ = [
+    "AgentCubeError",
+    "AgentRuntimeClient",
+    "ArgumentTypeError",
+    "AsyncAgentRuntimeClient",
+    "AsyncAgentRuntimeDataPlaneClient",
+    "AsyncCodeInterpreterClient",
+    "AsyncCodeInterpreterDataPlaneClient",
+    "AsyncControlPlaneClient",
+    "AsyncSandbox",
+    "AuthenticationError",
+    "AuthProvider",
+    "CellResult",
+    "CellTimeoutError",
+    "ClientStateError",
+    "CodeInterpreterClient",
+    "CommandExecutionError",
+    "CommandResult",
+    "CommandTimeoutError",
+    "ConfigurationError",
+    "ConnectionFailedError",
+    "Credentials",
+    "DataPlaneError",
+    "Delivery",
+    "ExchangeError",
+    "FileInfo",
+    "GuestLostError",
+    "GuestStartError",
+    "Health",
+    "InterpreterNotFoundError",
+    "Invocation",
+    "InvocationError",
+    "LedgerCorruptError",
+    "LedgerError",
+    "LedgerLockedError",
+    "LedgerVersionError",
+    "load_ipython_extension",
+    "LocalFileError",
+    "LocalFileNotFoundError",
+    "NO_TIMEOUT",
+    "Output",
+    "OutsideWorkspaceError",
+    "OverloadedError",
+    "Ownership",
+    "PermissionDeniedError",
+    "RemoteFileError",
+    "RemoteFileNotFoundError",
+    "RemoteIsADirectoryError",
+    "RemoteNotADirectoryError",
+    "RemoteStorageError",
+    "RequestTooLargeError",
+    "ResponseError",
+    "RetryPolicy",
+    "Sandbox",
+    "SandboxBusyError",
+    "SandboxError",
+    "SandboxState",
+    "SandboxUnreachableError",
+    "ServerError",
+    "ServiceAccountAuth",
+    "SessionCreateError",
+    "SessionDeleteError",
+    "SessionError",
+    "SessionInfo",
+    "SessionLeakWarning",
+    "SessionNotFoundError",
+    "Settings",
+    "TokenAuth",
+    "TokenFileAuth",
+    "TransferError",
+    "Transferred",
+]
+
+# Where each name lives. The type checker's imports above say the same; a test compares the two.
 _HOMES = {
-    "AsyncCodeInterpreterClient": "client.code_interpreter",
+    "client.agent_data_plane": (
+        "AsyncAgentRuntimeDataPlaneClient",
+        "Invocation",
+    ),
+    "client.agent_runtime": ("AsyncAgentRuntimeClient",),
+    "client.arguments": ("NO_TIMEOUT",),
+    "client.auth": (
+        "AuthProvider",
+        "ServiceAccountAuth",
+        "TokenAuth",
+        "TokenFileAuth",
+    ),
+    "client.code_interpreter": ("AsyncCodeInterpreterClient",),
+    "client.control_plane": ("AsyncControlPlaneClient",),
+    "client.data_plane": ("AsyncCodeInterpreterDataPlaneClient",),
+    "client.lifecycle": ("SessionLeakWarning",),
+    "client.results": (
+        "CommandResult",
+        "FileInfo",
+        "Health",
+        "Output",
+        "Ownership",
+        "SessionInfo",
+        "Transferred",
+    ),
+    "client.retry": ("RetryPolicy",),
+    "client.sync_agent_runtime": ("AgentRuntimeClient",),
+    "client.sync_code_interpreter": ("CodeInterpreterClient",),
+    "config": (
+        "Credentials",
+        "Settings",
+    ),
+    "errors": (
+        "AgentCubeError",
+        "ArgumentTypeError",
+        "AuthenticationError",
+        "CellTimeoutError",
+        "ClientStateError",
+        "CommandExecutionError",
+        "CommandTimeoutError",
+        "ConfigurationError",
+        "ConnectionFailedError",
+        "DataPlaneError",
+        "Delivery",
+        "ExchangeError",
+        "GuestLostError",
+        "GuestStartError",
+        "InterpreterNotFoundError",
+        "InvocationError",
+        "LedgerCorruptError",
+        "LedgerError",
+        "LedgerLockedError",
+        "LedgerVersionError",
+        "LocalFileError",
+        "LocalFileNotFoundError",
+        "OutsideWorkspaceError",
+        "OverloadedError",
+        "PermissionDeniedError",
+        "RemoteFileError",
+        "RemoteFileNotFoundError",
+        "RemoteIsADirectoryError",
+        "RemoteNotADirectoryError",
+        "RemoteStorageError",
+        "RequestTooLargeError",
+        "ResponseError",
+        "SandboxBusyError",
+        "SandboxError",
+        "SandboxUnreachableError",
+        "ServerError",
+        "SessionCreateError",
+        "SessionDeleteError",
+        "SessionError",
+        "SessionNotFoundError",
+        "TransferError",
+    ),
+    "sandbox": (
+        "AsyncSandbox",
+        "CellResult",
+        "SandboxState",
+    ),
+    "sync_sandbox": ("Sandbox",),
 }
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def load_ipython_extension(ipython: Any) -> None:
+    """Add `%sandbox` and `%%sandbox` to an IPython; ``%load_ext agentcube_kernel`` calls this."""
+    importlib.import_module(f"{__name__}.magics").load_ipython_extension(ipython)
 
 
 def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("agentcube-kernel")
+    home = _HOME_OF.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

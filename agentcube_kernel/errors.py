@@ -19,6 +19,7 @@
     │   │   └── SessionDeleteError
     │   └── DataPlaneError                the sandbox itself said no
     │       ├── RequestTooLargeError      413
+    │       ├── InvocationError           .content  the agent answered with an error
     │       └── RemoteFileError           .path
     │           ├── RemoteFileNotFoundError (FileNotFoundError)
     │           ├── RemoteIsADirectoryError (IsADirectoryError)
@@ -179,6 +180,14 @@ class DataPlaneError(ExchangeError):
 
 class RequestTooLargeError(DataPlaneError):
     """The request is larger than the sandbox accepts (413)."""
+
+
+class InvocationError(DataPlaneError):
+    """An agent answered with an error status; `content` is the body of its answer."""
+
+    def __init__(self, message: str, *, content: bytes = b"", **details: Any) -> None:
+        super().__init__(message, **details)
+        self.content = content
 
 
 class RemoteFileError(DataPlaneError):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from agentcube_kernel.client.data_plane import DEFAULT_TIMEOUT, AsyncCodeInterpreterDataPlaneClient
 from agentcube_kernel.client.endpoints import InvocationEndpoint
 from agentcube_kernel.client.http import DEFAULT_CONNECT_TIMEOUT, DEFAULT_LIMIT
-from agentcube_kernel.client.lifecycle import AsyncSessionClient
+from agentcube_kernel.client.lifecycle import AsyncSessionClient, Creation
 from agentcube_kernel.client.operations import Operations
 from agentcube_kernel.errors import ClientStateError
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from agentcube_kernel.client.lifecycle import CreateThrough
     from agentcube_kernel.client.results import SessionInfo
     from agentcube_kernel.config import Settings
+
+P = ParamSpec("P")
+C = TypeVar("C", bound="AsyncCodeInterpreterClient")
 
 
 class AsyncCodeInterpreterClient(Operations, AsyncSessionClient):
@@ -61,6 +64,7 @@ class AsyncCodeInterpreterClient(Operations, AsyncSessionClient):
     """
 
     kind: Kind = "code-interpreter"
+    _data_plane: AsyncCodeInterpreterDataPlaneClient | None = None
 
     def __init__(
         self,
@@ -84,7 +88,6 @@ class AsyncCodeInterpreterClient(Operations, AsyncSessionClient):
         max_connections: int = DEFAULT_LIMIT,
         transport: AsyncTransport | None = None,
     ) -> None:
-        self._data_plane: AsyncCodeInterpreterDataPlaneClient | None = None
         super().__init__(
             name=name,
             namespace=namespace,
@@ -105,6 +108,14 @@ class AsyncCodeInterpreterClient(Operations, AsyncSessionClient):
             transport=transport,
             verbose=verbose,
         )
+
+    @classmethod
+    def create(cls: Callable[P, C], *args: P.args, **kwargs: P.kwargs) -> Creation[C]:
+        """Construct and open: ``client = await Client.create(…)``, or ``async with Client.create(…) as client``.
+
+        Takes what the constructor takes. Awaited, the caller has to await `stop()` or `close()` at the end.
+        """
+        return Creation(cls(*args, **kwargs))
 
     @property
     def data_plane(self) -> AsyncCodeInterpreterDataPlaneClient:

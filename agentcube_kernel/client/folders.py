@@ -53,7 +53,7 @@ elif command -v python3 >/dev/null; then python3 -m tarfile -e "$part" "$new"
 else exit {_NO_TAR}; fi || exit
 rm -f "$part"
 if [ ! -e "$target" ]; then mv "$new" "$target"
-else cp -Rlf "$new/." "$target/" 2>/dev/null || cp -Rf "$new/." "$target/" || exit
+else cp -RPlf "$new/." "$target/" 2>/dev/null || cp -RPf "$new/." "$target/" || exit
 rm -rf "$new"; fi
 """
 )

@@ -68,6 +68,7 @@ class AsyncSessionClient:
     """What the clients of both kinds of session share. Not for direct use."""
 
     kind: Kind
+    _data_plane: Any = None
 
     def __init__(
         self,
@@ -314,7 +315,7 @@ class AsyncSessionClient:
     async def _create(self, router_url: str | None, manager_url: str | None) -> None:
         through = self._create_through
         if through == "auto":
-            through = "router" if manager_url is None else "workload-manager"
+            through = "router" if manager_url is None or self.kind == "agent-runtime" else "workload-manager"
         if through == "workload-manager":
             if self.control_plane is None:
                 raise ConfigurationError(
@@ -358,6 +359,7 @@ class AsyncSessionClient:
             or self.ownership is not Ownership.OWNED
             or self._router_auth is None
             or self.settings.uses_embedded_gateway
+            or self.kind == "agent-runtime"
         ):
             return
         try:
@@ -386,6 +388,7 @@ class AsyncSessionClient:
         await self._resources.aclose()
         self._resources = contextlib.AsyncExitStack()
         self.control_plane = None
+        self._data_plane = None
 
     # --- ending ---
 
@@ -423,7 +426,7 @@ class AsyncSessionClient:
             error.add_note(str(also))
 
 
-C = TypeVar("C", bound=AsyncSessionClient)
+C = TypeVar("C", bound=AsyncSessionClient, covariant=True)
 
 
 class Creation(Generic[C]):

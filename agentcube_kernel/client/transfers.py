@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import logging
 import os
@@ -57,7 +58,10 @@ for b in iter(lambda:sys.stdin.buffer.read(1<<20),b""):h.update(b)
 print(h.hexdigest())' <"$1"; fi
 }
 """
-_APPEND = 'dd if="$1" of="$2" bs=65536 seek="$3" conv=notrunc 2>"$1.err" && rm -f "$1" "$1.err" || { cat "$1.err" >&2; exit 1; }'
+_APPEND = """\
+dd if="$1" of="$2" bs=65536 seek="$3" conv=notrunc 2>"$1.err" && rm -f "$1" "$1.err" && exit
+cat "$1.err" >&2; exit 1
+"""
 _FINISH = (
     SHA256
     + f"""\
@@ -151,8 +155,9 @@ class Upload:
         return data
 
     async def _send(self, data: memoryview) -> None:
+        policy = RetryPolicy.IDEMPOTENT.with_patience(_PATIENCE)
         while data:
-            taken = await RetryPolicy.IDEMPOTENT.with_patience(_PATIENCE).call(lambda: self._send_piece(data))
+            taken = await policy.call(functools.partial(self._send_piece, data))
             data = data[taken:]
             self.sent += taken
             if self._progress is not None:

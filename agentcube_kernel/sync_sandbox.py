@@ -1,0 +1,252 @@
+"""The stateful sandbox for programs without an event loop, or in the middle of somebody else's."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from agentcube_kernel.client.code_interpreter import AsyncCodeInterpreterClient
+from agentcube_kernel.client.portal import portal
+from agentcube_kernel.errors import AgentCubeError
+from agentcube_kernel.sandbox import AsyncSandbox, SandboxState
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+    from types import TracebackType
+
+    from agentcube_kernel.channel.protocol import Event
+    from agentcube_kernel.channel.relay import GuestRef
+    from agentcube_kernel.client.results import Ownership
+    from agentcube_kernel.sandbox import CellResult, RecoveredCell
+
+T = TypeVar("T")
+
+# Sandboxes of the parent process, kept in a forked child so that their sockets are not touched there.
+_inherited: list[object] = []
+
+
+class Sandbox:
+    """`AsyncSandbox`, waiting for every result; see there for arguments and promises.
+
+    ::
+
+        with Sandbox() as sandbox:
+            sandbox.run_cell("x = 20")
+            assert sandbox.run_cell("x + 1").text == "21"
+
+    The first call opens it, as does ``with``, which also stops it at the end. Ctrl-C interrupts the cell that runs.
+    Callbacks are called on another thread. A forked child process shares the interpreter, and never deletes the
+    session.
+    """
+
+    def __init__(
+        self,
+        client: AsyncCodeInterpreterClient | None = None,
+        *,
+        client_id: str | None = None,
+        new_client: Callable[[], AsyncCodeInterpreterClient] | None = None,
+        guest: GuestRef | None = None,
+        env: Mapping[str, str] | None = None,
+        on_background: Callable[[Event], None] | None = None,
+        on_notice: Callable[[str], None] | None = None,
+    ) -> None:
+        self._core = AsyncSandbox(
+            client,
+            client_id=client_id,
+            new_client=new_client,
+            guest=guest,
+            env=env,
+            on_background=on_background,
+            on_notice=on_notice,
+        )
+        self._pid = os.getpid()
+
+    def __repr__(self) -> str:
+        return repr(self._core).replace("<Async", "<", 1)
+
+    def __enter__(self) -> Sandbox:
+        core = self._async()
+        portal().run(core.__aenter__)
+        portal().at_exit(core.close)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        core = self._async()
+        portal().run(lambda: core.__aexit__(kind, error, traceback))
+        portal().not_at_exit(core.close)
+
+    @property
+    def client(self) -> AsyncCodeInterpreterClient:
+        """The code-interpreter client, which belongs to this sandbox's event loop."""
+        return self._core.client
+
+    @property
+    def session_id(self) -> str | None:
+        """The session's id, or None while there is none."""
+        return self._core.session_id
+
+    @property
+    def ownership(self) -> Ownership:
+        """Who is to delete the session."""
+        return self._core.ownership
+
+    @property
+    def guest(self) -> GuestRef | None:
+        """What another process needs to take this guest over, or None while there is none."""
+        return self._core.guest
+
+    @property
+    def state(self) -> SandboxState:
+        """Where the sandbox is in its life."""
+        return self._core.state
+
+    @property
+    def execution_count(self) -> int:
+        """Of the latest cell that was counted."""
+        return self._core.execution_count
+
+    @property
+    def recovered(self) -> list[RecoveredCell]:
+        """Cells that were running or had output waiting in the guest that was taken over."""
+        return self._core.recovered
+
+    def open(self) -> None:
+        """See `AsyncSandbox.open`."""
+        self._run(lambda s: s.open())
+
+    def stream_cell(
+        self,
+        code: str,
+        *,
+        cell_id: str | None = None,
+        silent: bool = False,
+        store_history: bool = True,
+        user_expressions: Mapping[str, str] | None = None,
+        allow_stdin: bool = False,
+    ) -> Iterator[Event]:
+        """See `AsyncSandbox.stream_cell`; Ctrl-C between two events does not interrupt the cell."""
+        return self._iterate(
+            lambda s: s.stream_cell(
+                code,
+                cell_id=cell_id,
+                silent=silent,
+                store_history=store_history,
+                user_expressions=user_expressions,
+                allow_stdin=allow_stdin,
+            )
+        )
+
+    def run_cell(
+        self,
+        code: str,
+        *,
+        timeout: float | None = None,
+        on_event: Callable[[Event], None] | None = None,
+        silent: bool = False,
+        store_history: bool = True,
+        user_expressions: Mapping[str, str] | None = None,
+    ) -> CellResult:
+        """See `AsyncSandbox.run_cell`. Ctrl-C interrupts the cell."""
+        try:
+            return self._run(
+                lambda s: s.run_cell(
+                    code,
+                    timeout=timeout,
+                    on_event=on_event,
+                    silent=silent,
+                    store_history=store_history,
+                    user_expressions=user_expressions,
+                )
+            )
+        except KeyboardInterrupt:
+            with contextlib.suppress(AgentCubeError):
+                self.interrupt()
+            raise
+
+    def stream_comm(
+        self,
+        type: str,
+        content: Mapping[str, Any],
+        *,
+        message_id: str,
+        metadata: Mapping[str, Any] | None = None,
+        buffers: Sequence[bytes | memoryview] = (),
+    ) -> Iterator[Event]:
+        """See `AsyncSandbox.stream_comm`."""
+        return self._iterate(
+            lambda s: s.stream_comm(type, content, message_id=message_id, metadata=metadata, buffers=buffers)
+        )
+
+    def stream_recovered(self) -> Iterator[Event]:
+        """See `AsyncSandbox.stream_recovered`."""
+        return self._iterate(lambda s: s.stream_recovered())
+
+    def send_input(self, value: str | None, *, cell_id: str) -> None:
+        """See `AsyncSandbox.send_input`."""
+        self._run(lambda s: s.send_input(value, cell_id=cell_id))
+
+    def interrupt(self) -> None:
+        """See `AsyncSandbox.interrupt`."""
+        self._run(lambda s: s.interrupt())
+
+    def restart(self) -> None:
+        """See `AsyncSandbox.restart`."""
+        self._run(lambda s: s.restart())
+
+    def complete(self, code: str, cursor_pos: int) -> dict[str, Any]:
+        """See `AsyncSandbox.complete`."""
+        return self._run(lambda s: s.complete(code, cursor_pos))
+
+    def inspect(self, code: str, cursor_pos: int, detail_level: int = 0) -> dict[str, Any]:
+        """See `AsyncSandbox.inspect`."""
+        return self._run(lambda s: s.inspect(code, cursor_pos, detail_level))
+
+    def is_complete(self, code: str) -> dict[str, Any]:
+        """See `AsyncSandbox.is_complete`."""
+        return self._run(lambda s: s.is_complete(code))
+
+    def comm_info(self, target_name: str | None = None) -> dict[str, Any]:
+        """See `AsyncSandbox.comm_info`."""
+        return self._run(lambda s: s.comm_info(target_name))
+
+    def usage(self) -> dict[str, Any]:
+        """See `AsyncSandbox.usage`."""
+        return self._run(lambda s: s.usage())
+
+    def detach(self) -> str:
+        """See `AsyncSandbox.detach`."""
+        return self._async().detach()
+
+    def close(self) -> None:
+        """See `AsyncSandbox.close`."""
+        core = self._async()
+        portal().run(core.close)
+        portal().not_at_exit(core.close)
+
+    def stop(self, *, force: bool = False) -> None:
+        """See `AsyncSandbox.stop`."""
+        core = self._async()
+        portal().run(lambda: core.stop(force=force))
+        portal().not_at_exit(core.close)
+
+    def _async(self) -> AsyncSandbox:
+        if self._pid != os.getpid():
+            parent, self._pid = self._core, os.getpid()
+            _inherited.append(parent)
+            client = AsyncCodeInterpreterClient(settings=parent.client.settings, session_id=parent.session_id)
+            self._core = AsyncSandbox(client, on_background=parent.on_background, on_notice=parent.on_notice)
+        return self._core
+
+    def _run(self, call: Callable[[AsyncSandbox], Awaitable[T]]) -> T:
+        core = self._async()
+        if core.state is not SandboxState.CLOSED:
+            portal().at_exit(core.close)
+        return portal().run(lambda: call(core))
+
+    def _iterate(self, iterate: Callable[[AsyncSandbox], AsyncIterator[T]]) -> Iterator[T]:
+        core = self._async()
+        portal().at_exit(core.close)
+        return portal().iterate(lambda: iterate(core))
