@@ -115,6 +115,7 @@ class CellRunner:
 
     def _finish(self, cell: str, reply: dict[str, Any]) -> None:
         try:
+            _flush_original_streams()
             self.capture.drain()
             self.before_end()
         except BaseException as exc:
@@ -217,6 +218,16 @@ def _failed(exc: BaseException, count: int) -> dict[str, Any]:
     lines = traceback.format_exception(type(exc), exc, exc.__traceback__)
     content = error_content(type(exc), exc, [line.rstrip("\n") for line in lines])
     return {"status": "error", "execution_count": count - 1, "user_expressions": {}, "payload": [], **content}
+
+
+def _flush_original_streams() -> None:
+    """What C-level or redirected prints have left in the buffers of the process's own streams belongs to this cell."""
+    for stream in (sys.__stdout__, sys.__stderr__):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):
+            continue
 
 
 def _leave_child() -> None:
