@@ -79,8 +79,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Have every coroutine test checked for tasks that it left running."""
     for item in items:
         if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
-            # First in, so last out: the fixtures of the test have ended their own tasks by then.
-            item.fixturenames.insert(0, "no_task_left_behind")
+            # First in, so last out: the fixtures of the test have ended their own tasks by then. Those of a wider
+            # scope come before it, since theirs go on.
+            known = item._fixtureinfo.name2fixturedefs
+            wider = [n for n in item.fixturenames if n in known and known[n][-1].scope != "function"]
+            own = [n for n in item.fixturenames if n not in wider]
+            item.fixturenames[:] = [*wider, "no_task_left_behind", *own]
 
 
 @pytest.fixture(scope="session")

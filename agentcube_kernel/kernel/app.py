@@ -86,10 +86,6 @@ class AgentCubeKernelApp(IPKernelApp):
             sys.exit(128 + number)
         self.kernel.terminate()
 
-    def init_kernel(self) -> None:
-        self.config.AgentCubeKernel.connection_file = self.abs_connection_file
-        super().init_kernel()
-
 
 def main() -> None:
     """Run the kernel until it is shut down."""

@@ -124,6 +124,8 @@ class CellRunner:
                         cell.number = event.content["execution_count"]
                         cell.announce(cell.number)
                     elif event.type == "input_request":
+                        if answering is not None:
+                            answering.cancel()  # an interrupt took the question back
                         answering = asyncio.create_task(self._answer(cell, sandbox, event))
                     else:
                         self._output(cell, event)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ipykernel._version import kernel_protocol_version
 from traitlets import Any as AnyTrait
-from traitlets import Bool, Unicode, default
+from traitlets import Bool, default
 
 from . import info
 from .cell import Cell
@@ -51,7 +51,6 @@ class AgentCubeKernel(ConcurrentKernel):
     language_info = info.language_info()
     banner = info.banner()
 
-    connection_file = Unicode(help="The file that Jupyter knows this kernel by, over restarts too.")
     eager_start = Bool(
         help="Start the sandbox right after the kernel instead of with the first cell "
         "(environment: AGENTCUBE_EAGER_START=0 switches it off).",
@@ -83,7 +82,9 @@ class AgentCubeKernel(ConcurrentKernel):
         self._publisher = Publisher(self.session, self.iopub_socket, self._topic)
         self._stdin = Stdin(self.session, self.stdin_socket)
         self._interrupts = Interrupts(self.spawn)
-        self.lifecycle = Lifecycle(connection_file=self.connection_file, on_event=self._publisher.forward)
+        # Jupyter knows a kernel by its connection file, over restarts too.
+        connection_file: str = getattr(self.parent, "abs_connection_file", "")
+        self.lifecycle = Lifecycle(connection_file=connection_file, on_event=self._publisher.forward)
         self._history = History(parent=self, profile_dir=self.profile_dir)
         self._magics: LocalMagics | None = None
         self._runner = CellRunner(
