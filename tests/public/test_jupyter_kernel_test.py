@@ -11,7 +11,11 @@ import pytest
 pytestmark = pytest.mark.timeout(120)
 
 HTML = "from IPython.display import HTML, display; display(HTML('<b>test</b>'))"
-PLOT = "import matplotlib.pyplot as plt; plt.plot([1, 3, 2]); plt.show()"
+# The smallest PNG, since a sandbox need not have anything that draws.
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+IMAGE = (
+    f"import base64; from IPython.display import Image, display; display(Image(base64.b64decode('{PNG}')))"
+)
 
 
 @pytest.fixture(scope="class", autouse=True)
@@ -61,7 +65,7 @@ class TestAgentCubeKernel(jupyter_kernel_test.KernelTests):
     ]
     code_display_data: ClassVar[list[dict[str, str]]] = [
         {"code": HTML, "mime": "text/html"},
-        {"code": PLOT, "mime": "image/png"},
+        {"code": IMAGE, "mime": "image/png"},
     ]
     supported_history_operations = ("tail", "range", "search")
     code_history_pattern = "1?2*"
