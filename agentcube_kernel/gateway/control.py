@@ -61,7 +61,7 @@ class ControlPlane:
         if not self._known(kind, namespace, name):
             raise ManagerError(404, _NOT_FOUND[kind])
         try:
-            sandbox = self._store.create(kind, namespace, name, ttl)
+            sandbox = await self._store.create(kind, namespace, name, ttl)
         except OSError as exc:
             raise ManagerError(500, "internal server error") from exc
         if kind == AGENT_RUNTIME:

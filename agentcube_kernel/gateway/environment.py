@@ -36,12 +36,15 @@ _URLS = frozenset(
 )
 
 
-def sandbox_environment(host: Mapping[str, str], *, folder: str, cache: str) -> dict[str, str]:
+def sandbox_environment(
+    host: Mapping[str, str], *, folder: str, cache: str, isolated: bool = False
+) -> dict[str, str]:
     """Variables for the commands of the sandbox in ``folder``.
 
     ``python3`` is the interpreter that runs the gateway. HOME is the workspace, as it is in AgentCube's
-    image; caches go to ``cache``, which all sandboxes of a gateway share, so that they do not litter the
-    workspace.
+    image. With ``cache`` caches are shared with the user's other programs (fonts and wheels are not fetched
+    again for every sandbox). An ``isolated`` sandbox cannot write to its Python's folders; what pip installs
+    there goes to one of the sandbox's own.
     """
     env = {name: value for name, value in host.items() if name in _KEPT or name.startswith("LC_")}
     env.update((name, value) for name, value in host.items() if name in _URLS and not _has_userinfo(value))
@@ -49,11 +52,19 @@ def sandbox_environment(host: Mapping[str, str], *, folder: str, cache: str) -> 
     env["PATH"] = search_path(host)
     env["HOME"] = env["PWD"] = workspace
     env["TMPDIR"] = os.path.join(folder, "tmp")
-    env["XDG_CACHE_HOME"] = cache
+    env["XDG_CACHE_HOME"] = cache or os.path.join(folder, "cache")
     if site.ENABLE_USER_SITE and site.USER_BASE:
         # HOME is another one in the sandbox; packages installed with pip --user stay importable.
         env["PYTHONUSERBASE"] = site.USER_BASE
+    if isolated:
+        env["PIP_TARGET"] = env["PYTHONPATH"] = os.path.join(folder, "site-packages")
     return env
+
+
+def user_cache() -> str:
+    """The user's cache folder if there is one."""
+    folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return folder if os.path.isabs(folder) and os.access(folder, os.W_OK) else ""
 
 
 def search_path(host: Mapping[str, str]) -> str:

@@ -79,9 +79,11 @@ class Command:
 
     def start(self, launch: Launch) -> None:
         """Start the process. Raises CommandNotStarted."""
-        self._out, out = os.pipe()
-        self._err, err = os.pipe()
+        pipes: list[int] = []
         try:
+            pipes += os.pipe()
+            pipes += os.pipe()
+            self._out, out, self._err, err = pipes
             process = subprocess.Popen(
                 launch.argv,
                 executable=launch.executable,
@@ -93,12 +95,11 @@ class Command:
                 start_new_session=True,
             )
         except (OSError, ValueError) as exc:
-            os.close(self._out)
-            os.close(self._err)
+            for fd in pipes:
+                os.close(fd)
             raise CommandNotStarted(_go_message(exc, launch)) from exc
-        finally:
-            os.close(out)
-            os.close(err)
+        os.close(out)
+        os.close(err)
         self.pid = process.pid
         # Reaped by Children; without a return code Popen would look for the process again when collected.
         process.returncode = 0

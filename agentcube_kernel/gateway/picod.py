@@ -104,11 +104,8 @@ class PicoD:
     def _prepare(self, sandbox: Sandbox, argv: list[str], cwd: str, env: dict[str, str]) -> Launch:
         # Like Go's, the search for the program ignores the request's own PATH.
         executable = look_path(argv[0], sandbox.env["PATH"], cwd)
-        return self._store.isolation.wrap(
-            Launch(program=executable, argv=argv, executable=executable, cwd=cwd, env=env),
-            folder=sandbox.folder,
-            shared=sandbox.env["XDG_CACHE_HOME"],
-        )
+        launch = Launch(program=executable, argv=argv, executable=executable, cwd=cwd, env=env)
+        return sandbox.view.wrap(launch) if sandbox.view else launch
 
     async def _upload(self, sandbox: Sandbox, scope: Scope, body: bytes) -> Answer:
         content_type = next((value for name, value in scope["headers"] if name == b"content-type"), b"")

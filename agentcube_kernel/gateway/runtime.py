@@ -100,6 +100,7 @@ def _start(sandbox: Sandbox, command: Sequence[str], port: int) -> int:
     env = {**sandbox.env, "PORT": str(port), "HOST": "127.0.0.1", "AGENTCUBE_RUNTIME_NAME": sandbox.name}
     with open(os.path.join(sandbox.folder, "runtime.log"), "wb") as log:
         try:
+            # Never through bubblewrap: it is the user's own program, and may lie anywhere.
             process = subprocess.Popen(
                 list(command),
                 executable=look_path(command[0], env["PATH"], sandbox.workspace),

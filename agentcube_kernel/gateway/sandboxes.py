@@ -14,7 +14,7 @@ import time
 import uuid
 from typing import TYPE_CHECKING
 
-from .environment import sandbox_environment
+from .environment import sandbox_environment, user_cache
 from .isolation import Isolation
 from .processes import MARKER, kill_sandboxes
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from .config import GatewayConfig
     from .execute import Command
+    from .isolation import Namespace
     from .processes import Children
     from .runtime import Runtime
 
@@ -52,6 +53,7 @@ class Sandbox:
         self.runtime: Runtime | None = None
         self.commands: set[Command] = set()
         self.env: dict[str, str] = {}
+        self.view: Namespace | None = None
 
     @property
     def deadline(self) -> float:
@@ -77,17 +79,16 @@ class SandboxStore:
         self.config = config
         self.root = root
         self.children = children
-        self.isolation = Isolation.choose(config.bubblewrap)
+        self.isolation = Isolation.choose(config.bubblewrap, hidden=config.hidden)
         self._sandboxes: dict[str, Sandbox] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._closed = False
         self._collector: asyncio.Task[None] | None = None
-        self._cache = os.path.join(root, "cache")
+        self._cache = "" if self.isolation else user_cache()
 
     def start(self) -> None:
         """Begin to end sessions when they expire."""
-        os.makedirs(self._cache, 0o700, exist_ok=True)
         self._collector = asyncio.create_task(self._collect(), name="agentcube-gateway-collector")
 
     async def close(self) -> None:
@@ -105,10 +106,8 @@ class SandboxStore:
     def __len__(self) -> int:
         return len(self._sandboxes)
 
-    def create(self, kind: str, namespace: str, name: str, ttl: float | None = None) -> Sandbox:
+    async def create(self, kind: str, namespace: str, name: str, ttl: float | None = None) -> Sandbox:
         """A new session. ``ttl`` shortens its maximum lifetime, never lengthens it. Raises OSError."""
-        if self._closed:
-            raise OSError(errno.ESHUTDOWN, "the gateway is ending")
         lifetime = min(ttl or self.config.max_session_duration, self.config.max_session_duration)
         # Short names: a Unix socket in a workspace has little more than 100 bytes for its whole path.
         folder = os.path.join(self.root, secrets.token_hex(4))
@@ -122,8 +121,17 @@ class SandboxStore:
         )
         for place in (folder, sandbox.workspace, os.path.join(folder, "tmp")):
             os.mkdir(place, 0o700)
-        sandbox.env = sandbox_environment(os.environ, folder=folder, cache=self._cache)
+        sandbox.env = sandbox_environment(
+            os.environ, folder=folder, cache=self._cache, isolated=bool(self.isolation)
+        )
         sandbox.env[MARKER] = sandbox.marker
+        try:
+            sandbox.view = await self.isolation.open(folder, sandbox.env, self.children)
+            if self._closed:
+                raise OSError(errno.ESHUTDOWN, "the gateway is ending")
+        except BaseException:
+            self._remove_soon(sandbox)
+            raise
         self._sandboxes[sandbox.session_id] = sandbox
         self._changed.set()
         return sandbox
@@ -149,6 +157,9 @@ class SandboxStore:
         sandbox.gone.set()
         for command in sandbox.commands:
             command.kill()
+        return self._remove_soon(sandbox)
+
+    def _remove_soon(self, sandbox: Sandbox) -> asyncio.Task[None]:
         task = asyncio.create_task(
             self._remove(sandbox), name=f"agentcube-gateway-remove-{sandbox.sandbox_id}"
         )
