@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
 from starlette.applications import Starlette
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.routing import Route
 
 from .auth import Guard
@@ -83,6 +84,15 @@ def create_app(config: GatewayConfig, *, root: str, endpoint: str = "127.0.0.1:0
     return Gateway(config, root=root, endpoint=endpoint).app
 
 
+class _Anything(PathConvertor):
+    """A path that may hold line breaks too, as the names of files do."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("anything", _Anything())
+
+
 def _application(gateway: Gateway) -> Starlette:
     def route(path: str, handler: Handler) -> Route:
         return Route(path, endpoint=_Endpoint(gateway, handler))
@@ -90,7 +100,7 @@ def _application(gateway: Gateway) -> Starlette:
     invoke, manage = _Invocations(gateway), _Management(gateway)
     app = Starlette(
         routes=[
-            route("/v1/namespaces/{namespace}/{kind}/{name}/invocations/{path:path}", invoke.forward),
+            route("/v1/namespaces/{namespace}/{kind}/{name}/invocations/{path:anything}", invoke.forward),
             route("/v1/namespaces/{namespace}/{kind}/{name}/invocations", invoke.redirect),
             route("/v1/{kind}", manage.create),
             route("/v1/{kind}/sessions/{session_id}", manage.delete),
