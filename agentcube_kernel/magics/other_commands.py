@@ -1,0 +1,154 @@
+"""Commands that tell: stats, config, trust, help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .command import COMMANDS, Context, argument, command, find_command
+from .render import Answer, Id, Pairs, duration, size
+
+if TYPE_CHECKING:
+    import argparse
+
+    from .render import Value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Stats(Pairs):
+    """What a sandbox uses. Sizes are in bytes, `cpu` in percent of one processor."""
+
+    name: str
+    session_id: str | None
+    cells: int
+    cpu: float | None
+    memory: int | None
+    memory_total: int | None
+    memory_used: int | None
+    processors: int | None
+    age: float | None
+
+    def _pairs(self) -> list[tuple[str, Value]]:
+        pairs: list[tuple[str, Value]] = [
+            ("sandbox", self.name),
+            ("session", Id(self.session_id or "none yet")),
+            ("cells run from here", str(self.cells)),
+        ]
+        if self.age is not None:
+            pairs.append(("known for", duration(self.age)))
+        if self.memory is not None:
+            pairs.append(("memory of the interpreter", size(self.memory)))
+        if self.memory_used is not None and self.memory_total is not None:
+            pairs.append(("memory of the sandbox", f"{size(self.memory_used)} of {size(self.memory_total)}"))
+        if self.cpu is not None:
+            pairs.append(("processor", f"{self.cpu:.0f} % of {self.processors or '?'}"))
+        return pairs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Configuration(Pairs):
+    """The settings in force, and where each came from. Credentials are only named."""
+
+    settings: dict[str, tuple[str, str]]
+
+    def _pairs(self) -> list[tuple[str, Value]]:
+        return [(name, f"{value}  ({origin})") for name, (value, origin) in self.settings.items()]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Help(Answer):
+    """A help text."""
+
+    text: str
+
+    def _text(self) -> str:
+        return self.text
+
+    def _html(self) -> str:
+        import html
+
+        return f"<pre>{html.escape(self.text)}</pre>"
+
+
+@command("stats", completes="sandbox")
+@argument("name", nargs="?", metavar="NAME", help="a sandbox's name; default the current one")
+async def stats(context: Context, args: argparse.Namespace) -> Answer:
+    """Show what a sandbox uses: processor, memory, cells run."""
+    import time
+
+    entry = await context.default(args.name)
+    async with context.progress("Asking the sandbox") as progress:
+        usage: dict[str, Any] = await (await entry.open(progress.step)).usage()
+    memory = usage.get("host_virtual_memory")
+    memory = memory if isinstance(memory, dict) else {}
+    return Stats(
+        name=entry.name,
+        session_id=entry.session_id,
+        cells=entry.cells,
+        cpu=_number(usage.get("kernel_cpu")),
+        memory=_whole(usage.get("kernel_memory")),
+        memory_total=_whole(memory.get("total")),
+        memory_used=_whole(memory.get("used")),
+        processors=_whole(usage.get("cpu_count")),
+        age=None if entry.created is None else time.time() - entry.created,
+    )
+
+
+@command("config")
+async def config(context: Context, args: argparse.Namespace) -> Answer:
+    """Show which AgentCube is used, with which settings, and where each setting came from."""
+    settings = context.sandboxes.settings
+    found: dict[str, tuple[str, str]] = {}
+    if settings.uses_embedded_gateway:
+        found["AgentCube"] = (
+            "the embedded gateway on this machine, for development",
+            "nothing else is configured",
+        )
+    for name in ("router_url", "workload_manager_url", "picod_url", "namespace", "interpreter", "session_id"):
+        value = getattr(settings, name)
+        if value is not None:
+            found[name] = (str(value), settings.origin(name))
+    found["credential"] = _credential(settings.credentials, embedded=settings.uses_embedded_gateway)
+    found["ledger"] = (str(context.sandboxes.custody.ledger.path), "Jupyter's data directory")
+    return Configuration(settings=found)
+
+
+def _credential(credentials: Any, *, embedded: bool) -> tuple[str, str]:
+    if embedded:
+        return "the gateway's own", "made by the gateway"
+    if credentials.token:
+        return "a token", "AGENTCUBE_TOKEN"
+    if credentials.token_file:
+        return f"the file {credentials.token_file}", "AGENTCUBE_TOKEN_FILE"
+    if credentials.has_oauth:
+        return f"OAuth2 client {credentials.oauth_client_id}", "AGENTCUBE_OAUTH_CLIENT_ID"
+    return f"the pod's service account, if {credentials.service_account_file} is there", "default"
+
+
+@command("help", completes="command")
+@argument("topic", nargs="?", metavar="COMMAND", help="a command's name")
+async def help_(context: Context, args: argparse.Namespace) -> Answer:
+    """Show all commands, or how one is used."""
+    if args.topic is not None:
+        return Help(text=cell_help() if args.topic == "cell" else find_command(args.topic).help())
+    width = max(len(name) for name in COMMANDS) + 2
+    lines = ["%sandbox COMMAND ...      `%sandbox help COMMAND` tells more", ""]
+    lines += [f"  {name or '(nothing)':<{width + 5}}{COMMANDS[name].summary}" for name in COMMANDS]
+    lines += ["", cell_help()]
+    return Help(text="\n".join(lines))
+
+
+def cell_help() -> str:
+    """How `%%sandbox` is used."""
+    from .cell_magic import CELL
+
+    return CELL.help().replace("Usage: %sandbox cell", "Usage: %%sandbox", 1)
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _whole(value: object) -> int | None:
+    number = _number(value)
+    return None if number is None else int(number)
