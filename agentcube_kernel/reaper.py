@@ -226,13 +226,16 @@ class _Work:
         return False
 
     def _hand_over(self) -> None:
-        """A next kernel that has said it uses the sandbox owns it from then on, adopted or not."""
+        """A next kernel on the connection file, once it has said that it is there, owns all that was used with it."""
         assert self._connection_file is not None
         try:
             record = self._ledger.get_kernel(self._connection_file)
             successor = None if record is None else ProcessIdentity.of(record.pid)
-            if record is not None and successor is not None and successor != self._identity:
-                self._ledger.adopt(record.session_id, owner=successor)
+            if successor is None or successor == self._identity:
+                return
+            for session in self._ledger.sessions():
+                if session.owner == self._identity and session.connection_file == self._connection_file:
+                    self._ledger.adopt(session.session_id, owner=successor)
         except AgentCubeError:
             return
 

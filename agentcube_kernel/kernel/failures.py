@@ -16,20 +16,23 @@ class Failure:
 
     ename: str
     evalue: str
+    traceback: tuple[str, ...] = ()
+    """The sandbox's own, where the error happened there."""
 
     @classmethod
     def of(cls, error: BaseException) -> Failure:
         """Describe an exception to the user. What is not one of ours is a defect of the kernel and says so."""
         name = type(error).__name__
         if isinstance(error, AgentCubeError | KeyboardInterrupt):
-            return cls(ename=name, evalue=_harmless(str(error)))
+            traceback = tuple(getattr(error, "traceback", ()))
+            return cls(ename=name, evalue=_harmless(str(error)), traceback=traceback)
         text = _harmless(str(error)) or "no message"
         return cls(ename=name, evalue=f"{text} (inside the kernel; its log has the details)")
 
     @property
     def content(self) -> dict[str, Any]:
         line = f"{RED}{self.ename}{PLAIN}: {self.evalue}" if self.evalue else f"{RED}{self.ename}{PLAIN}"
-        return {"ename": self.ename, "evalue": self.evalue, "traceback": [line]}
+        return {"ename": self.ename, "evalue": self.evalue, "traceback": list(self.traceback) or [line]}
 
     @property
     def reply(self) -> dict[str, Any]:

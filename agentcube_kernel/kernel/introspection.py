@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
+from .local_magics import load, may_concern
 from .requests import Request, field
 
 if TYPE_CHECKING:
@@ -36,6 +37,10 @@ class Introspection:
             "cursor_end": position,
             "metadata": {},
         }
+        if may_concern(code) and (magics := await load(self._lifecycle)) is not None:
+            ours = await magics.complete(code, position)
+            if ours is not None:
+                return ours
         sandbox = self._lifecycle.running
         if sandbox is None:
             return nothing

@@ -90,10 +90,17 @@ class Custody:
         """Drop the record of a session that is gone."""
         await self._do(self.ledger.forget, session_id)
 
-    def close(self) -> None:
-        """This process ends: what it still owns is deleted by the reaper. Callable from any thread; at once."""
+    async def forget_kernel(self, connection_file: str) -> None:
+        """Drop what was noted for the next kernel on a connection file."""
+        await self._do(self.ledger.delete_kernel, connection_file)
+
+    def close(self, *, takeover: bool = False) -> None:
+        """This process ends: what it still owns is deleted by the reaper. Callable from any thread; at once.
+
+        With `takeover` the next kernel on the connection file gets the time to take it over first.
+        """
         if self._reaper is not None:
-            self._reaper.close()
+            self._reaper.close(takeover=takeover)
 
     async def _do(self, action: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         try:

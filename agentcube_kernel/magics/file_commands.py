@@ -18,7 +18,7 @@ from .usage import UsageError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from ..client.code_interpreter import AsyncCodeInterpreterClient
     from ..client.results import FileInfo

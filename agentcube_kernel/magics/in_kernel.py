@@ -1,0 +1,338 @@
+"""The magics in the AgentCube kernel, where plain cells run in the current sandbox."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from ..client.results import Ownership
+from ..errors import AgentCubeError
+from ..processes import ProcessIdentity
+from .completion import candidates, local_paths, remote_names
+from .custody import Custody
+from .dispatch import Context, run_cell_magic, run_line
+from .sandboxes import Entry, Sandboxes
+from .usage import UsageError
+from .variables import SandboxVariables
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from ..channel.protocol import Event
+    from ..client.code_interpreter import AsyncCodeInterpreterClient
+    from ..kernel.cell import Cell
+    from ..kernel.lifecycle import Lifecycle
+    from ..sandbox import AsyncSandbox
+    from .variables import Variables
+
+HOME = "main"
+"""The name of the sandbox that the kernel makes by itself."""
+
+_LINE = re.compile(r"[ \t]*%sandbox(?![\w%])(?P<rest>[^\n]*)(?:\n|$)")
+_CELL = re.compile(r"\s*%%sandbox(?!\w)(?P<line>[^\n]*)(?:\n(?P<body>.*))?$", re.DOTALL)
+_HELP = re.compile(r"\s*(\?{1,2}%{1,2}sandbox|%{1,2}sandbox\?{1,2})\s*$")
+_NOTHING = re.compile(r"[ \t]*(#[^\n]*)?(?:\n|$)")
+
+
+class KernelHost:
+    """One cell of the kernel."""
+
+    def __init__(self, cell: Cell, sandboxes: KernelSandboxes) -> None:
+        self._cell = cell
+        self._sandboxes = sandboxes
+        self.allow_stdin = cell.allow_stdin
+        self.quiet = cell.silent or cell.compares_outputs
+
+    def publish(
+        self,
+        msg_type: str,
+        content: Mapping[str, Any],
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        buffers: Sequence[bytes] | None = None,
+    ) -> None:
+        self._cell.publish(msg_type, content, metadata=metadata, buffers=buffers)
+
+    async def drain(self) -> None:
+        return None
+
+    async def ask(self, prompt: str, *, password: bool = False) -> str | None:
+        return await self._cell.ask(prompt, password=password)
+
+    @property
+    def variables(self) -> Variables:
+        return SandboxVariables(self._sandboxes.find(None), lambda step: None)
+
+
+class HomeEntry(Entry):
+    """The kernel's own sandbox. While it is the current one, the kernel's lifecycle has it."""
+
+    def __init__(self, lifecycle: Lifecycle, is_current: Callable[[], bool]) -> None:
+        self._lifecycle = lifecycle
+        self._is_current = is_current
+        self._parked: AsyncSandbox | None = None
+        super().__init__(HOME)
+
+    @property
+    def sandbox(self) -> AsyncSandbox | None:
+        """The sandbox, or None while the kernel has not made it."""
+        return self._lifecycle.sandbox if self._is_current() else self._parked
+
+    @sandbox.setter
+    def sandbox(self, sandbox: AsyncSandbox | None) -> None:
+        self._parked = sandbox
+
+    async def open(self, on_step: Callable[[str], None]) -> AsyncSandbox:
+        if self._is_current():
+            sandbox = await self._lifecycle.ready(on_step=on_step)
+            self.used()
+            return sandbox
+        if self._parked is None:
+            other, self._lifecycle.sandbox = self._lifecycle.sandbox, None
+            try:
+                self._parked = await self._lifecycle.ready(on_step=on_step)
+            finally:
+                self._lifecycle.sandbox = other
+        return await super().open(on_step)
+
+    async def reach(self, on_step: Callable[[str], None]) -> AsyncCodeInterpreterClient:
+        if self.sandbox is None or self.sandbox.session_id is None:
+            await self.open(on_step)
+        return await super().reach(on_step)
+
+    def park(self) -> None:
+        """Another sandbox becomes the current one."""
+        self._parked = self._lifecycle.sandbox
+
+
+class KernelSandboxes(Sandboxes):
+    """The sandboxes of a kernel: the current one is where its plain cells run."""
+
+    def __init__(self, custody: Custody, lifecycle: Lifecycle) -> None:
+        super().__init__(custody, on_background=self._background)
+        self._lifecycle = lifecycle
+        self.home = HomeEntry(lifecycle, lambda: self.current_name == self.home.name)
+        self._entries[HOME] = self.home
+        self.current_name = HOME
+
+    def _background(self, name: str, event: Event) -> None:
+        self._lifecycle.forward(event)
+
+    async def use(self, entry: Entry) -> None:
+        if entry is self.current:
+            return
+        if self._lifecycle.sandbox is not None and self._lifecycle.sandbox.state.value == "opening":
+            with contextlib.suppress(AgentCubeError):
+                await self._lifecycle.ready(on_step=lambda step: None)
+        if self.current is self.home:
+            self.home.park()
+        sandbox = entry.sandbox
+        self.current_name = entry.name
+        self._lifecycle.sandbox = sandbox
+        await self._note()
+
+    async def remove(self, entry: Entry) -> None:
+        if entry is not self.home:
+            await super().remove(entry)
+            return
+        await entry.end_tasks()
+        if self.current is self.home:
+            self._lifecycle.sandbox = None
+            await self._note()
+        self.home.sandbox = None
+        self.home.created = self.home.last_used = None
+        self.home.cells = 0
+
+    async def _note(self) -> None:
+        """Have the next kernel on this connection file find what is the current one now."""
+        if self._lifecycle.sandbox is None or self._lifecycle.sandbox.session_id is None:
+            if self.custody.connection_file is not None:
+                await self.custody.forget_kernel(self.custody.connection_file)
+        else:
+            await self._lifecycle.note_guest()
+
+    async def restore(self) -> None:
+        """Find what an earlier kernel on this connection file had, under its names."""
+        if self.custody.connection_file is None:
+            return
+        me = ProcessIdentity.current()
+        for record in await self.custody.known():
+            if record.connection_file != self.custody.connection_file or record.owner != me:
+                continue
+            if record.session_id == self.home.session_id:
+                self._rename_home(record.name or HOME)
+                self.home.created, self.home.keep = record.created, record.keep
+        for record in await self.custody.known():
+            if record.connection_file != self.custody.connection_file or record.owner != me:
+                continue
+            if any(entry.session_id == record.session_id for entry in self):
+                continue
+            name = record.name or HOME
+            entry = self.add_new(
+                self.check_new_name(None if name in self.names else name),
+                session_id=record.session_id,
+                keep=record.keep,
+            )
+            assert entry.sandbox is not None
+            entry.sandbox.client.ownership = Ownership.OWNED
+            entry.created = record.created
+            await self.custody.guard()
+
+    def _rename_home(self, name: str) -> None:
+        if name != self.home.name:
+            current = self.current is self.home
+            del self._entries[self.home.name]
+            self.home.name = name
+            self._entries[name] = self.home
+            if current:
+                self.current_name = name
+
+
+class KernelMagics:
+    """Runs the `%sandbox` lines at the top of a cell, and `%%sandbox` cells."""
+
+    def __init__(self, lifecycle: Lifecycle) -> None:
+        connection_file = lifecycle.connection_file
+        custody = Custody(
+            warn=self._warn,
+            connection_file=os.path.abspath(connection_file) if connection_file else None,
+        )
+        self.sandboxes = KernelSandboxes(custody, lifecycle)
+        self._warnings: list[str] = []
+        self._restored = False
+
+    def _warn(self, text: str) -> None:
+        self._warnings.append(text)
+
+    async def run(self, code: str, cell: Cell) -> str | None:
+        """Run our lines and return the code that remains for the current sandbox, or None for nothing."""
+        ours, rest = parse(code)
+        context = Context(sandboxes=self.sandboxes, host=KernelHost(cell, self.sandboxes))
+        await self._restore()
+        try:
+            for line, body in ours:
+                if body is None:
+                    await self._answer(line, context)
+                else:
+                    await run_cell_magic(line, body, context)
+        finally:
+            for text in self._warnings:
+                context.note(text)
+            self._warnings.clear()
+        return rest if rest.strip() else None
+
+    async def _answer(self, line: str, context: Context) -> None:
+        answer = await run_line(line, context)
+        if answer is not None:
+            context.host.publish("display_data", {"data": answer.bundle(), "metadata": {}, "transient": {}})
+
+    async def _restore(self) -> None:
+        if not self._restored:
+            self._restored = True
+            await self.sandboxes.restore()
+
+    async def complete(self, code: str, position: int) -> dict[str, Any] | None:
+        """The content of a complete_reply for a position in one of our lines, or None elsewhere."""
+        start = code.rfind("\n", 0, position) + 1
+        match = re.match(r"[ \t]*(%%?)sandbox(\s.*)$", code[start:position])
+        if match is None:
+            return None
+        word, found, kind = candidates(match[2], cell=match[1] == "%%", names=self.sandboxes.names)
+        if kind == "local":
+            found = await asyncio.to_thread(local_paths, word)
+        elif kind:
+            wanted = "remote-variable" if kind == "variable" else kind
+            try:
+                found = await remote_names(self.sandboxes, word, wanted)
+            except (AgentCubeError, TimeoutError):
+                found = []
+        return {
+            "status": "ok",
+            "matches": found,
+            "cursor_start": position - len(word),
+            "cursor_end": position,
+            "metadata": {},
+        }
+
+    async def end(self, *, restart: bool) -> None:
+        """Give up every sandbox but the current one. A restarted kernel finds them again under their names."""
+        others = [entry for entry in self.sandboxes if entry is not self.sandboxes.current]
+        try:
+            await asyncio.gather(
+                *(self._end_entry(entry, restart=restart) for entry in others), return_exceptions=True
+            )
+            current = self.sandboxes.current
+            if current is not None:
+                await current.end_tasks()
+        finally:
+            self.sandboxes.custody.close(takeover=restart)
+
+    async def _end_entry(self, entry: Entry, *, restart: bool) -> None:
+        await entry.end_tasks()
+        sandbox = entry.sandbox
+        if sandbox is None:
+            return
+        session_id = sandbox.session_id
+        if restart or entry.keep or entry.ownership is Ownership.ATTACHED:
+            await sandbox.close()
+            return
+        await sandbox.stop()
+        if session_id is not None:
+            await self.sandboxes.custody.forget(session_id)
+
+
+def parse(code: str) -> tuple[list[tuple[str, str | None]], str]:
+    """Our lines at the top of a cell, and what remains. A `%%sandbox` line has a body, which is all of the rest.
+
+    Raises:
+        UsageError: one of our lines stands where it cannot be run.
+    """
+    if _HELP.match(code):
+        return [("help", None)], ""
+    ours: list[tuple[str, str | None]] = []
+    rest = code
+    while rest:
+        if match := _CELL.match(rest):
+            return [*ours, (match["line"], match["body"] or "")], ""
+        if match := _LINE.match(rest):
+            ours.append((match["rest"], None))
+            rest = code = rest[match.end() :]
+        elif (match := _NOTHING.match(rest)) and match.end():
+            rest = rest[match.end() :]
+        else:
+            break
+    _refuse_elsewhere(code)
+    return ours, code
+
+
+def _refuse_elsewhere(code: str) -> None:
+    """Our magics run on the user's side, so they cannot run in the middle of code that runs in the sandbox."""
+    if "%sandbox" not in code:
+        return
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    try:
+        python = TransformerManager().transform_cell(code)  # type: ignore[no-untyped-call]
+    except SyntaxError:
+        return
+    if re.search(r"run_(line|cell)_magic\('sandbox'", python):
+        raise UsageError(
+            "In this kernel `%sandbox` lines run on your side, before the rest of the cell runs in the sandbox: put "
+            "them at the top of the cell, each on a line of its own, not in a loop, a function or an assignment. "
+            "Nothing was run."
+        )
+
+
+_loaded: WeakKeyDictionary[Lifecycle, KernelMagics] = WeakKeyDictionary()
+
+
+def load_magics(lifecycle: Lifecycle) -> KernelMagics:
+    """The magics of a kernel; the same ones each time."""
+    magics = _loaded.get(lifecycle)
+    if magics is None:
+        magics = _loaded[lifecycle] = KernelMagics(lifecycle)
+    return magics
