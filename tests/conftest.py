@@ -52,6 +52,8 @@ def pytest_configure(config: pytest.Config) -> None:
     dropped = ("AGENTCUBE_", "JUPYTER", "IPYTHON", "XDG_", "KERNEL_")
     proxies = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
     for name in list(os.environ):
+        if name == "AGENTCUBE_HTTP_LIBRARY":
+            continue  # which HTTP library the client is to be tested with
         if (
             name.startswith(dropped)
             or name in ("ROUTER_URL", "WORKLOAD_MANAGER_URL")

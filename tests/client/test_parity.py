@@ -147,3 +147,13 @@ def test_one_importer_of_the_http_library() -> None:
         )
     }
     assert importers == {"client/http.py"}
+
+
+def test_chosen_http_library() -> None:
+    """The library that the run was told to test with is the one that is used."""
+    import os
+
+    from agentcube_kernel.client.http import AsyncTransport
+
+    chosen = os.environ.get("AGENTCUBE_HTTP_LIBRARY", "httpx")
+    assert AsyncTransport.__module__.split(".")[0] == chosen
