@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shlex
+import time
 import uuid
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -186,6 +187,8 @@ class AsyncSandbox:
         """Cells that were running or had output waiting in the guest that was taken over."""
         self.execution_count = 0
         """Of the latest cell that was counted."""
+        self.last_used: float | None = None
+        """When the interpreter was last asked for something, in seconds since the epoch."""
         self._new_client = new_client
         self._take_over = guest
         self._env = dict(env or {})
@@ -317,11 +320,14 @@ class AsyncSandbox:
     async def _ready(self) -> AsyncIterator[Channel]:
         await self.open()
         assert self._channel is not None
+        self.last_used = time.time()
         try:
             yield self._channel
         except (ExchangeError, GuestLostError) as exc:
             self._note(exc)
             raise
+        finally:
+            self.last_used = time.time()
 
     # Cells.
 

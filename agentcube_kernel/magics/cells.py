@@ -65,7 +65,6 @@ class CellRun:
         try:
             sandbox = await self.entry.open(self.display.step)
             self.on_start()
-            self.entry.cells += 1
             pump = asyncio.get_running_loop().create_task(self._pump(sandbox))
             return await self._attend(sandbox, pump)
         except AgentCubeError as error:

@@ -104,6 +104,11 @@ class HomeEntry(Entry):
             await self.open(on_step)
         return await super().reach(on_step)
 
+    def forget(self) -> None:
+        """The session is given up; the next cell makes another."""
+        self._parked = self.created = self._last_used = None
+        self.keep = False
+
     def park(self) -> None:
         """Another sandbox becomes the current one."""
         self._parked = self._lifecycle.sandbox
@@ -143,9 +148,7 @@ class KernelSandboxes(Sandboxes):
         if self.current is self.home:
             self._lifecycle.sandbox = None
             await self._note()
-        self.home.sandbox = None
-        self.home.created = self.home.last_used = None
-        self.home.cells = 0
+        self.home.forget()
 
     async def _note(self) -> None:
         """Have the next kernel on this connection file find what is the current one now."""

@@ -37,8 +37,8 @@ def describe_lifetime(entry: Entry) -> str:
     )
     if entry.keep_alive_until is not None and entry.keep_alive_until > now:
         parts.append(f"kept alive for {duration(entry.keep_alive_until - now)}")
-    elif entry.last_used is not None:
-        idle = now - entry.last_used
+    elif (last := entry.last_used or entry.created) is not None:
+        idle = now - last
         until = DEFAULT_IDLE_SECONDS - idle
         when = f"in {duration(until)} if nothing is run" if until > 0 else "any moment"
         parts.append(

@@ -32,7 +32,7 @@ class Stats(Pairs):
         pairs: list[tuple[str, Value]] = [
             ("sandbox", self.name),
             ("session", Id(self.session_id or "none yet")),
-            ("cells run from here", str(self.cells)),
+            ("last cell", f"In[{self.cells}]" if self.cells else "none yet"),
         ]
         if self.age is not None:
             pairs.append(("known for", duration(self.age)))

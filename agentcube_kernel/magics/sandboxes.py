@@ -39,11 +39,10 @@ class Entry:
         self.keep = keep
         self.ttl = ttl
         self.created: float | None = None
-        self.last_used: float | None = None
-        self.cells = 0
         self.keep_alive_until: float | None = None
         self.sandbox: AsyncSandbox | None = None
         self._keeping_alive: asyncio.Task[None] | None = None
+        self._last_used: float | None = None
 
     def __repr__(self) -> str:
         return f"<Entry {self.name}: {self.sandbox!r}>"
@@ -57,6 +56,17 @@ class Entry:
     def ownership(self) -> Ownership:
         """Whose session it is."""
         return Ownership.OWNED if self.sandbox is None else self.sandbox.ownership
+
+    @property
+    def last_used(self) -> float | None:
+        """When something was last sent to the sandbox from here, in seconds since the epoch."""
+        of_cells = None if self.sandbox is None else self.sandbox.last_used
+        return max((moment for moment in (self._last_used, of_cells) if moment is not None), default=None)
+
+    @property
+    def cells(self) -> int:
+        """The execution count of the last cell that was run from here."""
+        return 0 if self.sandbox is None else self.sandbox.execution_count
 
     @property
     def state(self) -> str:
@@ -83,8 +93,8 @@ class Entry:
 
     def used(self) -> None:
         """Note that something was sent to the sandbox."""
-        self.last_used = time.time()
-        self.created = self.created or self.last_used
+        self._last_used = time.time()
+        self.created = self.created or self._last_used
 
     def keep_alive(self, seconds: float) -> None:
         """Keep the idle session from being collected for that long, 0 for no longer. Replaces an earlier wish."""

@@ -49,7 +49,7 @@ class SandboxView(Pairs):
         return [
             ("sandbox", self.name + (" (current)" if self.current else "")),
             ("session", Id(self.session_id) if self.session_id else "none yet"),
-            ("state", f"{self.state}, {self.cells} cell{'' if self.cells == 1 else 's'} run from here"),
+            ("state", self.state + (f", last cell In[{self.cells}]" if self.cells else "")),
             ("interpreter", f"{self.namespace}/{self.interpreter}"),
             ("ownership", whose + age),
             ("lifetime", self.lifetime),
@@ -65,7 +65,7 @@ class SandboxTable(Table):
     kept: tuple[SessionRecord, ...] = ()
 
     def _columns(self) -> Sequence[str]:
-        return ("", "NAME", "SESSION", "STATE", "OWNERSHIP", "CELLS", "LIFETIME")
+        return ("", "NAME", "SESSION", "STATE", "OWNERSHIP", "LAST CELL", "LIFETIME")
 
     def _rows(self) -> list[tuple[Value, ...]]:
         rows: list[tuple[Value, ...]] = [
@@ -75,7 +75,7 @@ class SandboxTable(Table):
                 Id(view.session_id or ""),
                 view.state,
                 ("owned, kept" if view.keep else "owned") if view.owned else "attached",
-                str(view.cells),
+                f"In[{view.cells}]" if view.cells else "",
                 view.lifetime,
             )
             for view in self.sandboxes
