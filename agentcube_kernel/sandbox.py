@@ -16,6 +16,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from .channel.channel import Channel, comm_task
+from .channel.policy import restrain
 from .channel.relay import FOLDER, GuestRef
 from .channel.shell_cells import shell_command, stream_shell_cell
 from .client.results import CommandResult, Ownership
@@ -189,6 +190,8 @@ class AsyncSandbox:
         """Of the latest cell that was counted."""
         self.last_used: float | None = None
         """When the interpreter was last asked for something, in seconds since the epoch."""
+        self.trusted = True
+        """Whether its output may do in a browser what the output of local code may; see `channel/policy.py`."""
         self._new_client = new_client
         self._take_over = guest
         self._env = dict(env or {})
@@ -309,8 +312,12 @@ class AsyncSandbox:
             self._lost, self._fresh_guest_needed = exc, True
 
     def _background(self, event: Event) -> None:
-        if self.on_background is not None:
-            self.on_background(event)
+        admitted = self._admit(event)
+        if self.on_background is not None and admitted is not None:
+            self.on_background(admitted)
+
+    def _admit(self, event: Event) -> Event | None:
+        return event if self.trusted else restrain(event)
 
     def _notice(self, text: str) -> None:
         if self.on_notice is not None:
@@ -378,7 +385,8 @@ class AsyncSandbox:
                 async for event in events:
                     if event.type in ("execute_input", "execute_reply"):
                         self.execution_count = max(0, event.content["execution_count"])
-                    yield event
+                    if (admitted := self._admit(event)) is not None:
+                        yield admitted
         finally:
             self._open_cells.pop(cell_id, None)
 
@@ -475,7 +483,8 @@ class AsyncSandbox:
             return
         async with self._ready(), aclosing(recovery.events()) as events:
             async for event in events:
-                yield event
+                if (admitted := self._admit(event)) is not None:
+                    yield admitted
         self.recovered = []
 
     async def send_input(self, value: str | None, *, cell_id: str) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..errors import AgentCubeError, CellTimeoutError, GuestLostError
+from ..waiting import told_of_waiting
 from .usage import remote_error
 
 if TYPE_CHECKING:
@@ -114,8 +115,12 @@ class CellRun:
             self.code, cell_id=self.cell_id, allow_stdin=self.display.host.allow_stdin
         )
         try:
-            async with aclosing(stream) as events:
+            async with (
+                told_of_waiting(self.display.note, sandbox.session_id) as started,
+                aclosing(stream) as events,
+            ):
                 async for event in events:
+                    started()
                     if event.type == "execute_reply":
                         reply = event.content
                     elif event.type == "input_request":
@@ -167,6 +172,11 @@ class Display:
         self.label = label
         self.step = step
         self._partial: dict[str, str] = {}
+
+    def note(self, text: str) -> None:
+        """Say something beside the output."""
+        if not self.host.quiet:
+            self.host.publish("stream", {"name": "stderr", "text": f"[{self.name}] {text}\n"})
 
     def show(self, event: Event) -> None:
         """Show one event of the sandbox. Errors are not shown here: they end the cell."""

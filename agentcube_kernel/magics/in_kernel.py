@@ -104,6 +104,11 @@ class HomeEntry(Entry):
             await self.open(on_step)
         return await super().reach(on_step)
 
+    async def set_trusted(self, trusted: bool) -> None:
+        if self.sandbox is None:
+            await self.open(lambda step: None)
+        await super().set_trusted(trusted)
+
     def forget(self) -> None:
         """The session is given up; the next cell makes another."""
         self._parked = self.created = self._last_used = None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .command import COMMANDS, Context, argument, command, find_command
-from .render import Answer, Id, Pairs, duration, size
+from .render import Answer, Id, Line, Pairs, duration, size
 
 if TYPE_CHECKING:
     import argparse
@@ -68,6 +68,37 @@ class Help(Answer):
         import html
 
         return f"<pre>{html.escape(self.text)}</pre>"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Trust(Line):
+    """Whether a sandbox's output may do all that output of local code may."""
+
+    name: str
+    trusted: bool
+
+    def _line(self) -> list[Value]:
+        if self.trusted:
+            return [f"Sandbox {self.name} is trusted: its HTML, scripts and widgets are shown as they come."]
+        return [
+            f"Sandbox {self.name} is not trusted: of its output only text, images and cleaned HTML are shown, and no "
+            "scripts, vector graphics or widgets."
+        ]
+
+
+@command("trust")
+@argument("value", nargs="?", choices=("on", "off"), help="default: only say how it is")
+@argument("--in", dest="sandbox", metavar="NAME", help="a sandbox's name; default the current one")
+async def trust(context: Context, args: argparse.Namespace) -> Answer:
+    """Say or set whether a sandbox's output may run scripts and widgets in your browser.
+
+    It holds for cells that run from now on. Whoever controls what runs in a sandbox controls its output: switch it
+    off for sandboxes that run code of strangers, for example an agent's.
+    """
+    entry = await context.default(args.sandbox)
+    if args.value is not None:
+        await entry.set_trusted(args.value == "on")
+    return Trust(name=entry.name, trusted=entry.trusted)
 
 
 @command("stats", completes="sandbox")

@@ -73,6 +73,16 @@ class Entry:
         """The sandbox's state in one word."""
         return "new" if self.sandbox is None else self.sandbox.state.value
 
+    @property
+    def trusted(self) -> bool:
+        """Whether its output may run scripts and widgets in the user's browser."""
+        return self.sandbox is None or self.sandbox.trusted
+
+    async def set_trusted(self, trusted: bool) -> None:
+        """Set `trusted`, for cells that run from now on."""
+        assert self.sandbox is not None
+        self.sandbox.trusted = trusted
+
     async def open(self, on_step: Callable[[str], None]) -> AsyncSandbox:
         """The sandbox, ready to run cells. Raises what `AsyncSandbox.open` raises."""
         assert self.sandbox is not None
