@@ -40,4 +40,4 @@ async def load(lifecycle: Lifecycle) -> LocalMagics | None:
 
 def may_concern(code: str) -> bool:
     """Whether it is worth loading the magics for this cell."""
-    return "%sandbox" in code
+    return "%sandbox" in code or "load_ext agentcube_kernel" in code

@@ -23,6 +23,8 @@ from typing import Any
 
 MAGIC = b"AGENTCUBE-VARS-1\n"
 DEPTH_LIMIT = 200
+# What IPython puts into every namespace.
+_SHELLS = frozenset({"In", "Out", "exit", "get_ipython", "open", "quit"})
 _TEXT_TYPES = {
     "decimal": decimal.Decimal,
     "fraction": fractions.Fraction,
@@ -520,7 +522,9 @@ def _type_name(kind: Any) -> Any:
 def answer(namespace: Any, request: Any) -> Any:
     """What the sandbox's side does for one transfer. Returns JSON; errors are told in it, never raised."""
     try:
-        reply = {"dump": _dump, "load": _load, "facts": _facts}[request["do"]](namespace, request)
+        reply = {"dump": _dump, "load": _load, "facts": _facts, "check": _check}[request["do"]](
+            namespace, request
+        )
     except CodecError as exc:
         reply = {"error": str(exc)}
     except Exception as exc:
@@ -534,16 +538,21 @@ def _facts(namespace: Any, request: Any) -> Any:
     return {name: importlib.util.find_spec(name) is not None for name in ("numpy", "pandas", "pyarrow")}
 
 
+def _check(namespace: Any, request: Any) -> Any:
+    missing = [name for name in request["names"] if name not in namespace]
+    near = [name for name in namespace if not name.startswith("_") and name not in _SHELLS]
+    return {"missing": missing, "near": sorted(near)[:2000]}
+
+
 def _dump(namespace: Any, request: Any) -> Any:
     if "out" in request:
         number = request["out"]
         values = {request["name"]: None if number is None else namespace["Out"][number]}
         return dump(values, request["path"], arrow=request["arrow"], pickle=request["pickle"])
+    checked = _check(namespace, request)
+    if checked["missing"]:
+        return checked
     names = request["names"]
-    missing = [name for name in names if name not in namespace]
-    if missing:
-        near = sorted(name for name in namespace if not name.startswith("_"))
-        return {"missing": missing, "near": near[:2000]}
     values = {request.get("as", {}).get(name, name): namespace[name] for name in names}
     return dump(values, request["path"], arrow=request["arrow"], pickle=request["pickle"])
 

@@ -36,6 +36,8 @@ _LINE = re.compile(r"[ \t]*%sandbox(?![\w%])(?P<rest>[^\n]*)(?:\n|$)")
 _CELL = re.compile(r"\s*%%sandbox(?!\w)(?P<line>[^\n]*)(?:\n(?P<body>.*))?$", re.DOTALL)
 _HELP = re.compile(r"\s*(\?{1,2}%{1,2}sandbox|%{1,2}sandbox\?{1,2})\s*$")
 _NOTHING = re.compile(r"[ \t]*(#[^\n]*)?(?:\n|$)")
+# The magics are here already; in a sandbox there is no such extension.
+_LOAD = re.compile(r"[ \t]*%(re)?load_ext[ \t]+agentcube_kernel[ \t]*(?:\n|$)")
 
 
 class KernelHost:
@@ -308,6 +310,8 @@ def parse(code: str) -> tuple[list[tuple[str, str | None]], str]:
             return [*ours, (match["line"], match["body"] or "")], ""
         if match := _LINE.match(rest):
             ours.append((match["rest"], None))
+            rest = code = rest[match.end() :]
+        elif match := _LOAD.match(rest):
             rest = code = rest[match.end() :]
         elif (match := _NOTHING.match(rest)) and match.end():
             rest = rest[match.end() :]

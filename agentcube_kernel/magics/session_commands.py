@@ -53,7 +53,7 @@ class SandboxView(Pairs):
             ("interpreter", f"{self.namespace}/{self.interpreter}"),
             ("ownership", whose + age),
             ("lifetime", self.lifetime),
-            *((f"kept: {record.name or '-'}", _offer(record)) for record in self.kept),
+            *((f"kept: {record.name or '-'}", _offer(record, self.kept)) for record in self.kept),
         ]
 
 
@@ -80,7 +80,9 @@ class SandboxTable(Table):
             )
             for view in self.sandboxes
         ]
-        rows += [("", r.name or "", Id(r.session_id), "kept", "owned", "", _offer(r)) for r in self.kept]
+        rows += [
+            ("", r.name or "", Id(r.session_id), "kept", "owned", "", _offer(r, self.kept)) for r in self.kept
+        ]
         return rows
 
     def _empty(self) -> str:
@@ -119,8 +121,10 @@ class Several(Table):
         return "No sandboxes."
 
 
-def _offer(record: SessionRecord) -> str:
-    return f"kept from before, used {ago(record.last_used)}: `%sandbox attach {record.name or record.session_id}`"
+def _offer(record: SessionRecord, kept: Sequence[SessionRecord]) -> str:
+    alone = record.name is not None and sum(other.name == record.name for other in kept) == 1
+    word = record.name if alone else record.session_id
+    return f"kept from before, used {ago(record.last_used)}: `%sandbox attach {word}`"
 
 
 def view(entry: Entry, context: Context, kept: Sequence[SessionRecord] = ()) -> SandboxView:
@@ -153,6 +157,7 @@ async def kept_before(context: Context) -> list[SessionRecord]:
         if record.keep
         and record.session_id not in here
         and record.notebook == custody.notebook
+        and record.notebook is not None
         and record.owner.liveness() is Liveness.DEAD
     ]
 

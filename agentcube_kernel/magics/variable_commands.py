@@ -12,7 +12,7 @@ from .variables import SandboxVariables, send
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from .render import Answer, Value
 
@@ -57,9 +57,8 @@ async def push(context: Context, args: argparse.Namespace) -> Answer:
         targets = [SandboxVariables(entry, progress.step) for entry in entries]
         others = [target for target in targets if not _same(source, target)]
         if not others and all(old == new for old, new in names.items()):
-            return Sent(
-                names=tuple(names), source=source.title, target="itself, where plain cells run", size=0
-            )
+            await targets[0].check(names)
+            return _nowhere(names, targets[0])
         done = await send(source, others or targets, names, pickle=args.pickle, progress=progress.bytes)
     where = ", ".join(target.title for target in targets)
     return Sent(
@@ -84,9 +83,8 @@ async def pull(context: Context, args: argparse.Namespace) -> Answer:
     async with context.progress(f"Pulling {', '.join(names)}") as progress:
         source = SandboxVariables(entry, progress.step)
         if _same(target, source) and all(old == new for old, new in names.items()):
-            return Sent(
-                names=tuple(names), source=source.title, target="itself, where plain cells run", size=0
-            )
+            await source.check(names)
+            return _nowhere(names, source)
         done = await send(source, [target], names, pickle=args.pickle, progress=progress.bytes)
     return Sent(
         names=tuple(names.values()),
@@ -95,6 +93,10 @@ async def pull(context: Context, args: argparse.Namespace) -> Answer:
         size=done.size,
         pickled=done.pickled,
     )
+
+
+def _nowhere(names: Iterable[str], where: SandboxVariables) -> Sent:
+    return Sent(names=tuple(names), source=where.title, target="itself, where plain cells run", size=0)
 
 
 def _same(one: object, other: SandboxVariables) -> bool:

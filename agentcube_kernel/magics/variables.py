@@ -18,7 +18,7 @@ from . import codec
 from .usage import UsageError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, MutableMapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 
     from ..sandbox import AsyncSandbox
     from .sandboxes import Entry
@@ -68,7 +68,7 @@ class Variables(Protocol):
     async def load(self, path: str, terms: Terms, progress: Progress, *, key: str | None = None) -> None:
         """Set the variables of a local file; with `key`, as that item of a dictionary of the variable's name."""
 
-    async def forget(self, name: str) -> None:
+    async def start_collecting(self, name: str) -> None:
         """Set a variable to an empty dictionary, for items to come."""
 
 
@@ -109,7 +109,7 @@ class LocalVariables:
         except codec.CodecError as error:
             raise TransferRefusedError(f"What the sandbox sent cannot be read: {error}.") from None
 
-    async def forget(self, name: str) -> None:
+    async def start_collecting(self, name: str) -> None:
         self._namespace[name] = {}
 
 
@@ -133,6 +133,15 @@ class SandboxVariables:
     async def dump(self, names: Mapping[str, str], path: str, terms: Terms, progress: Progress) -> Dumped:
         return await self._dump({"names": list(names), "as": dict(names)}, path, terms, progress)
 
+    async def check(self, names: Iterable[str]) -> None:
+        """Raises UsageError when there is no such variable."""
+        reply = await self._ask({"do": "check", "names": list(names)})
+        self._raise_missing(reply)
+
+    def _raise_missing(self, reply: Mapping[str, Any]) -> None:
+        if isinstance(reply.get("missing"), list) and reply["missing"]:
+            raise _missing(_texts(reply["missing"]), f"in {self.title}", _texts(reply.get("near")))
+
     async def dump_output(
         self, number: int | None, name: str, path: str, terms: Terms, progress: Progress
     ) -> Dumped:
@@ -143,8 +152,7 @@ class SandboxVariables:
         async with self._remote_file() as (relative, absolute):
             order = {"do": "dump", "path": absolute, "arrow": terms.arrow, "pickle": terms.pickle}
             reply = await self._ask(order | dict(what))
-            if isinstance(reply.get("missing"), list):
-                raise _missing(_texts(reply["missing"]), f"in {self.title}", _texts(reply.get("near")))
+            self._raise_missing(reply)
             if "error" in reply:
                 raise TransferRefusedError(
                     f"Nothing was sent. In {self.title}: {str(reply['error'])[:2000]}.",
@@ -165,7 +173,7 @@ class SandboxVariables:
                     session_id=self._entry.session_id,
                 )
 
-    async def forget(self, name: str) -> None:
+    async def start_collecting(self, name: str) -> None:
         await (await self._entry.open(self._on_step)).run_cell(
             f"{name} = {{}}", silent=True, store_history=False
         )
@@ -263,7 +271,7 @@ async def bring_back(
     Raises as `send`.
     """
     if several:
-        await target.forget(name)
+        await target.start_collecting(name)
     for source, number in outputs:
         arrow = number is not None and await target.has_arrow() and await source.has_arrow()
         terms = Terms(arrow=arrow, pickle=pickle)
@@ -279,9 +287,9 @@ def _local_arrow() -> bool:
 
 
 def _missing(names: Sequence[str], where: str, known: Sequence[str]) -> UsageError:
-    what = "variable" if len(names) == 1 else "variables"
+    what = "is no variable" if len(names) == 1 else "are no variables"
     hint = did_you_mean(names[0], [name for name in known if not name.startswith("_")])
-    return UsageError(f"There is no {what} {', '.join(map(repr, names))} {where}; nothing was sent.{hint}")
+    return UsageError(f"There {what} {', '.join(map(repr, names))} {where}; nothing was sent.{hint}")
 
 
 def _texts(value: object) -> list[str]:
