@@ -20,7 +20,7 @@ COMMANDS = [
     for block in re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     for line in block.splitlines()
 ]
-OUTPUTS = ("hello\n 21\n", "42\n")
+OUTPUTS = ("hello\n 21\n", "42\n\n")
 
 
 def run(command: list[str], env: Mapping[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -36,7 +36,7 @@ def run(command: list[str], env: Mapping[str, str], cwd: Path) -> subprocess.Com
     )
 
 
-@pytest.mark.parametrize(("code", "output"), zip(PYTHON, OUTPUTS, strict=True))
+@pytest.mark.parametrize(("code", "output"), list(zip(PYTHON, OUTPUTS, strict=True)))
 def test_python_examples(code: str, output: str, endpoint_env: Mapping[str, str], tmp_path: Path) -> None:
     """Each Python example runs as a script and prints what its reader expects."""
     done = run([sys.executable, "-W", "error", "-c", code], endpoint_env, tmp_path)
