@@ -31,7 +31,7 @@ from tests.endpoints import Endpoint, endpoint_from, start_embedded
 
 WORK = {
     "command": "execute_command(['/bin/true'])",
-    "code": "run_code('bash', 'echo $((6 * 7))')",
+    "code": "run_code('bash', …)",
 }
 
 
@@ -45,6 +45,9 @@ class Load:
     p99: float
     memory: float
     processor: float
+    """Of this side's own process, in milliseconds for each command."""
+    wrong: int
+    """Answers that were another client's: the stock SDK's script names collide."""
 
 
 def measure(side: str, work: str, clients: int, rounds: int, endpoint: Endpoint) -> Load:
@@ -57,13 +60,14 @@ def measure(side: str, work: str, clients: int, rounds: int, endpoint: Endpoint)
     return Load(**json.loads(done.stdout))
 
 
-def _load(latencies: list[float], wall: float, before: float, processor: float) -> Load:
+def _load(latencies: list[float], wall: float, before: float, processor: float, wrong: int) -> Load:
     return Load(
         throughput=len(latencies) / wall,
         p50=percentile(latencies, 50),
         p95=percentile(latencies, 95),
         p99=percentile(latencies, 99),
         memory=_peak() - before,
+        wrong=wrong,
         processor=1000 * (time.process_time() - processor) / len(latencies),
     )
 
@@ -79,20 +83,23 @@ async def _ours(work: str, clients: int, rounds: int) -> Load:
         opened = [await stack.enter_async_context(AsyncCodeInterpreterClient()) for _ in range(clients)]
         latencies: list[float] = []
 
-        async def use(client: AsyncCodeInterpreterClient, rounds: int) -> None:
+        wrong = 0
+
+        async def use(number: int, client: AsyncCodeInterpreterClient, rounds: int) -> None:
+            nonlocal wrong
             for _ in range(rounds):
                 started = time.perf_counter()
                 if work == "code":
-                    assert await client.run_code("bash", "echo $((6 * 7))") == "42\n"
+                    wrong += await client.run_code("bash", f"echo {number}-$((6 * 7))") != f"{number}-42\n"
                 else:
                     await client.execute_command(["/bin/true"])
                 latencies.append(time.perf_counter() - started)
 
-        await asyncio.gather(*(use(client, 2) for client in opened))
+        await asyncio.gather(*(use(number, client, 2) for number, client in enumerate(opened)))
         latencies.clear()
         processor, started = time.process_time(), time.perf_counter()
-        await asyncio.gather(*(use(client, rounds) for client in opened))
-        return _load(latencies, time.perf_counter() - started, before, processor)
+        await asyncio.gather(*(use(number, client, rounds) for number, client in enumerate(opened)))
+        return _load(latencies, time.perf_counter() - started, before, processor, wrong)
 
 
 def _stock(work: str, clients: int, rounds: int) -> Load:
@@ -113,11 +120,14 @@ def _stock(work: str, clients: int, rounds: int) -> Load:
     latencies: list[float] = []
     begin = threading.Barrier(clients + 1)
 
-    def use(client: CodeInterpreterDataPlaneClient) -> None:
+    wrong: list[int] = []
+
+    def use(number: int, client: CodeInterpreterDataPlaneClient) -> None:
         def once() -> float:
             started = time.perf_counter()
             if work == "code":
-                assert client.run_code("bash", "echo $((6 * 7))") == "42\n"
+                if client.run_code("bash", f"echo {number}-$((6 * 7))") != f"{number}-42\n":
+                    wrong.append(number)
             else:
                 client.execute_command(["/bin/true"])
             return time.perf_counter() - started
@@ -128,12 +138,12 @@ def _stock(work: str, clients: int, rounds: int) -> Load:
 
     try:
         with concurrent.futures.ThreadPoolExecutor(clients) as threads:
-            running = [threads.submit(use, client) for client in opened]
+            running = [threads.submit(use, number, client) for number, client in enumerate(opened)]
             begin.wait()
             processor, started = time.process_time(), time.perf_counter()
             for job in running:
                 job.result()
-            return _load(latencies, time.perf_counter() - started, before, processor)
+            return _load(latencies, time.perf_counter() - started, before, processor, len(wrong))
     finally:
         for client in opened:
             client.session.close()
@@ -166,12 +176,28 @@ SIDES: dict[str, Callable[[str, int, int], Load]] = {
 def table(rows: list[tuple[str, str, Load]], clients: int) -> Table:
     """The loads as people read them."""
     shown = Table(title=f"{clients} clients at once")
-    for heading in ("work", "client", "per second", "p50", "p95", "p99", "memory", "processor per call"):
+    for heading in (
+        "work",
+        "client",
+        "per second",
+        "p50",
+        "p95",
+        "p99",
+        "memory",
+        "processor per call",
+        "wrong answers",
+    ):
         shown.add_column(heading, justify="left" if heading in ("work", "client") else "right")
     for work, side, load in rows:
         times = (f"{1000 * seconds:.0f} ms" for seconds in (load.p50, load.p95, load.p99))
         shown.add_row(
-            work, side, f"{load.throughput:.0f}", *times, f"+{load.memory:.1f} MiB", f"{load.processor:.2f} ms"
+            work,
+            side,
+            f"{load.throughput:.0f}",
+            *times,
+            f"+{load.memory:.1f} MiB",
+            f"{load.processor:.2f} ms",
+            str(load.wrong),
         )
     return shown
 
@@ -195,7 +221,9 @@ def main(clients: int, rounds: int, as_json: bool, worker: tuple[str, str, str, 
         home = stack.enter_context(tempfile.TemporaryDirectory())
         endpoint = endpoint_from(os.environ) or stack.enter_context(start_embedded(Path(home)))
         rows = [
-            (WORK[work], side, measure(side, work, clients, rounds, endpoint)) for work in WORK for side in SIDES
+            (WORK[work], side, measure(side, work, clients, rounds, endpoint))
+            for work in WORK
+            for side in SIDES
         ]
     if as_json:
         click.echo(json.dumps([{"work": work, "client": side, **asdict(load)} for work, side, load in rows]))

@@ -161,6 +161,10 @@ class Connections:
             if isinstance(error, asyncio.CancelledError):
                 raise
             raise _no_answer(request) from None
+        finally:
+            # A failed task, its error, the error's traceback and this frame would keep each other, and the request's
+            # body, alive until the garbage collector comes by.
+            del task
 
     @contextlib.asynccontextmanager
     async def stream(self, request: HttpRequest) -> AsyncIterator[tuple[HttpAnswer, AsyncIterator[bytes]]]:

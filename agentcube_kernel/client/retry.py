@@ -1,7 +1,14 @@
-"""When a failed exchange is sent again."""
+"""When a failed exchange is sent again.
+
+This is not left to a retry library: those announce every attempt on the program's own log or standard output, and set
+up an object for each call, which most calls would pay for without ever failing.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import random
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
@@ -12,13 +19,18 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+logger = logging.getLogger("agentcube_kernel.http")
+
+_FIRST_WAIT = 0.05
+_LONGEST_WAIT = 2.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
     """Which failures of an exchange are tried again, and for how long.
 
     Only transient failures are. `patience` is in seconds from the first failure; waits between attempts
-    grow from 50 ms to 2 s with jitter, and a server's Retry-After (up to the patience) is respected.
+    grow from 50 ms to 2 s with jitter, and a server's Retry-After is respected.
     """
 
     NONE: ClassVar[RetryPolicy]
@@ -45,37 +57,23 @@ class RetryPolicy:
         Raises:
             whatever the last attempt raised.
         """
-        try:
-            return await attempt()
-        except ExchangeError as error:
-            if not self.allows(error) or self.patience <= 0:
-                raise
-            return await self._retry(attempt, error)
-
-    async def _retry(self, attempt: Callable[[], Awaitable[T]], first: ExchangeError | None) -> T:
-        # Imported and set up only here: the successful call, which is nearly every one, must not pay for it.
-        import stamina
-
-        def wait_for(error: Exception) -> bool | float:
-            if not self.allows(error):
-                return False
-            after = getattr(error, "retry_after", None)
-            return True if after is None else min(float(after), self.patience)
-
-        async for trial in stamina.retry_context(
-            on=wait_for,
-            attempts=None,
-            timeout=self.patience,
-            wait_initial=0.05,
-            wait_max=2.0,
-            wait_jitter=0.1,
-        ):
-            with trial:
-                if first is not None:
-                    error, first = first, None
-                    raise error
+        loop = asyncio.get_running_loop()
+        deadline, wait = None, _FIRST_WAIT
+        while True:
+            try:
                 return await attempt()
-        raise AssertionError("unreachable: stamina raises the last error")  # pragma: no cover
+            except ExchangeError as error:
+                if not self.allows(error):
+                    raise
+                if deadline is None:
+                    deadline = loop.time() + self.patience
+                # Jitter keeps clients that failed together from coming back together.
+                pause = max(wait * random.uniform(0.5, 1.5), getattr(error, "retry_after", None) or 0.0)
+                if loop.time() + pause > deadline:
+                    raise
+                logger.debug("trying again in %.2f s: %s", pause, error)
+            await asyncio.sleep(pause)
+            wait = min(2 * wait, _LONGEST_WAIT)
 
 
 RetryPolicy.NONE = RetryPolicy(patience=0.0)

@@ -40,7 +40,7 @@ logger = logging.getLogger("agentcube_kernel.transfers")
 # dd seeks in whole blocks, so every piece but the last is a multiple of this.
 BLOCK = 64 * 1024
 FIRST_PIECE = 4 * 1024 * 1024
-LARGEST_PIECE = 16 * 1024 * 1024
+LARGEST_PIECE = 8 * 1024 * 1024
 # The Router ends an upload that takes 30 s, so pieces shrink and grow towards this many seconds each.
 _SECONDS_PER_PIECE = 4.0
 _PATIENCE = 60.0
