@@ -71,6 +71,7 @@ async def run_cell_magic(line: str, body: str, context: Context) -> None:
                 entry=entry,
                 code=code,
                 timeout=args.timeout,
+                script=args.bash,
                 display=Display(context.host, entry.name, label=len(entries) > 1, step=progress.step),
                 on_start=progress.quiet,
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import uuid
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ log = logging.getLogger("agentcube_kernel.magics")
 INTERRUPT_PATIENCE = 10.0
 """Seconds that an interrupted cell gets to end, before it is no longer waited for."""
 
+_EXIT_CODE = re.compile(r"exit (?:status|code) (-?\d+)")
 _SHOWN = frozenset({"display_data", "update_display_data", "execute_result", "error", "clear_output"})
 
 
@@ -54,6 +56,8 @@ class CellRun:
     code: str
     display: Display
     timeout: float | None = None
+    script: bool = False
+    """Whether the code is a shell script."""
     on_start: Callable[[], None] = lambda: None
     """Called when the sandbox is there and the cell is sent."""
     cell_id: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -146,12 +150,14 @@ class CellRun:
         )
 
     def _failure(self, reply: Mapping[str, Any], sandbox: AsyncSandbox) -> AgentCubeError:
-        return remote_error(
-            ename=str(reply.get("ename")),
-            evalue=str(reply.get("evalue")),
-            traceback=list(reply.get("traceback") or ()),
-            session_id=sandbox.session_id,
-        )
+        ename, evalue = str(reply.get("ename")), str(reply.get("evalue"))
+        traceback = [str(line) for line in reply.get("traceback") or ()]
+        exit_code = _EXIT_CODE.search(evalue) if self.script and ename == "CalledProcessError" else None
+        if exit_code is not None:
+            # The traceback leads through IPython, and the message quotes the whole script.
+            evalue = f"the script ended with exit code {exit_code[1]}"
+            traceback = [f"{ename}: {evalue}"]
+        return remote_error(ename=ename, evalue=evalue, traceback=traceback, session_id=sandbox.session_id)
 
     async def _answer(self, sandbox: AsyncSandbox, event: Event) -> None:
         prompt, password = str(event.content.get("prompt", "")), event.content.get("password") is True
