@@ -304,7 +304,8 @@ class Channel:
 
     async def interrupt(self, cell_id: str | None) -> None:
         """SIGINT to the running cell, or the end of a cell that still waits. Exactly one, however often it is sent."""
-        await self._exchange({"op": "interrupt", "id": uuid.uuid4().hex, "cell": cell_id})
+        request = {"op": "interrupt", "id": uuid.uuid4().hex, "cell": cell_id, "tasks": list(self._unsent)}
+        await self._exchange(request)
 
     async def shut_down_guest(self) -> None:
         """End the guest and all that it has started."""

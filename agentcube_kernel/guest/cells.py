@@ -88,10 +88,8 @@ class CellRunner:
         cell = task["id"]
         current_cell.set(cell)
         self.outgoing.latest_cell = cell
-        self.outgoing.frame(frames.BEGIN, cell)
         self.shell.last_error = None
         self.shell.interrupted = False
-        self.capture.restore()
         if not task.get("silent"):
             shown = {"code": task["code"], "execution_count": self.shell.execution_count}
             self.outgoing.frame(frames.QUIET, cell, encode_event("execute_input", shown).encode("ascii"))
@@ -103,6 +101,7 @@ class CellRunner:
             return
         self.stdin.allowed = bool(task.get("allow_stdin"))
         self.running = cell
+        self.outgoing.frame(frames.BEGIN, cell)
         try:
             reply = await self._run_user_code(task)
         except BaseException as exc:
@@ -115,6 +114,8 @@ class CellRunner:
 
     def _finish(self, cell: str, reply: dict[str, Any]) -> None:
         try:
+            # At once, before the number of a closed descriptor is given to something else.
+            self.capture.restore()
             _flush_original_streams()
             self.capture.drain()
             self.before_end()
@@ -195,6 +196,8 @@ class CellRunner:
 
     def _on_sigint(self, _signal: int, frame: FrameType | None) -> None:
         """User code on the stack gets KeyboardInterrupt; a cell that awaits is cancelled; else nothing happens."""
+        if self.outgoing.defers_interrupt():
+            return
         self.shell.interrupted = True
         if os.getpid() != self._pid:
             raise KeyboardInterrupt

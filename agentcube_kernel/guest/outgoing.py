@@ -1,27 +1,31 @@
 """What leaves the worker: stream text and events, in the order in which they were made.
 
-One thread of our own sends, because a KeyboardInterrupt in the middle of a write by the main thread would cut a frame
-in half. Text gathers for a few milliseconds, so that a hundred thousand tiny prints do not become as many events.
+What comes after a silence is sent at once, by the thread that made it, so that the last words before a crash are not
+lost with the process. In a flood text gathers for a few milliseconds and a thread of our own sends it, so that a
+hundred thousand tiny prints do not become as many events, and a full link makes the writer wait where it can be
+interrupted.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import socket
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..channel.protocol import encode_event
 from . import frames
 
-if TYPE_CHECKING:
-    import socket
-
 _GATHER = 0.003
 _QUEUE_LIMIT = 4 * 1024 * 1024
 _CHUNK = 128 * 1024
+_RAW = b"raw"  # the rest of frames that were sent in part
 
 current_cell: ContextVar[str] = ContextVar("agentcube_cell")
 
@@ -39,6 +43,8 @@ class Outgoing:
         self._hurry = False
         self._sending = False
         self._broken = False
+        self._last_text = 0.0
+        self._in_main = self._deferred = False
         self._thread = threading.Thread(target=self._send_all, name="agentcube-outgoing", daemon=True)
         self._thread.start()
 
@@ -54,25 +60,76 @@ class Outgoing:
         owner = self.cell() if cell is None else cell
         for start in range(0, len(text), _CHUNK):
             piece = text[start : start + _CHUNK]
-            with self._condition:
-                while self._size > _QUEUE_LIMIT and not self._broken:
-                    self._condition.wait()
+            if self._size > _QUEUE_LIMIT:
+                with self._condition:
+                    self._condition.wait_for(lambda: self._size <= _QUEUE_LIMIT or self._broken)
+            with self._undisturbed():
+                # The sender is woken for the first piece and for a full chunk; what comes between gathers.
+                first = not self._items
+                filled = self._size < _CHUNK <= self._size + len(piece)
                 self._items.append((frames.STREAM, owner, (name, piece)))
                 self._size += len(piece)
-                self._condition.notify_all()
+                # Whole lines only: print() writes a line and its end apart.
+                if piece.endswith("\n") and time.monotonic() - self._last_text > _GATHER and self._send_now():
+                    self._last_text = time.monotonic()
+                    continue
+                if first or filled:
+                    self._condition.notify_all()
 
     def event(self, type: str, content: dict[str, Any], **parts: Any) -> None:
         """Queue an event of the calling code's cell, see `protocol.encode_event`."""
         self.frame(frames.EVENT, self.cell(), encode_event(type, content, **parts).encode("ascii"))
 
     def frame(self, kind: bytes, name: str = "", payload: bytes = b"") -> None:
+        """Queue anything that is not text; it goes out at once, after what was queued before it."""
         if os.getpid() != self.pid:
             return
-        with self._condition:
+        with self._undisturbed():
             self._items.append((kind, name, payload))
             self._size += len(payload)
-            self._hurry = True
-            self._condition.notify_all()
+            if not self._send_now():
+                self._hurry = True
+                self._condition.notify_all()
+
+    @contextlib.contextmanager
+    def _undisturbed(self) -> Iterator[None]:
+        """Hold the lock; an interrupt of the main thread waits meanwhile, see `defers_interrupt`."""
+        main = threading.current_thread() is threading.main_thread()
+        if main:
+            self._in_main = True
+        try:
+            with self._condition:
+                yield
+        finally:
+            if main:
+                self._in_main = False
+                if self._deferred:
+                    self._deferred = False
+                    signal.raise_signal(signal.SIGINT)
+
+    def defers_interrupt(self) -> bool:
+        """For the SIGINT handler: whether it has to come again later, because a frame would be cut in half."""
+        if self._in_main:
+            self._deferred = True
+        return self._in_main
+
+    def _send_now(self) -> bool:
+        """With the lock held: send all that is queued if the link takes it without waiting."""
+        if self._sending or self._broken or self._size > _CHUNK:
+            return False
+        items, self._items, self._size = self._items, deque(), 0
+        data = self._pack(items)
+        try:
+            sent = self._link.send(data, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._broken = True
+            return True
+        if sent < len(data):
+            self._items.appendleft((_RAW, "", data[sent:]))
+            self._size = len(data) - sent
+        return sent == len(data)
 
     def flush(self, timeout: float = 5.0) -> None:
         """Wait until all that was queued has been handed to the supervisor."""
@@ -94,6 +151,7 @@ class Outgoing:
                     self._condition.wait(_GATHER)
                 items, self._items = self._items, deque()
                 self._size, self._hurry, self._sending = 0, False, True
+                self._last_text = time.monotonic()
                 self._condition.notify_all()
             data = self._pack(items)
             try:
@@ -131,6 +189,6 @@ class Outgoing:
             else:
                 close_stream()
                 open_stream = None
-                packed.append(frames.pack(kind, cell, payload))
+                packed.append(payload if kind == _RAW else frames.pack(kind, cell, payload))
         close_stream()
         return b"".join(packed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -51,8 +52,7 @@ class GuestDisplayHook(DisplayHook):
         self._content["metadata"] = md_dict or {}
 
     def finish_displayhook(self) -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        flush_streams()
         if self._content["data"]:
             self.outgoing.event("execute_result", self._content)
 
@@ -99,8 +99,7 @@ class GuestDisplayPublisher(DisplayPublisher):
         return self._hooks.list  # type: ignore[no-any-return]
 
     def _send(self, kind: str, content: dict[str, Any]) -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        flush_streams()
         message: dict[str, Any] | None = {"header": {"msg_type": kind}, "msg_type": kind, "content": content}
         for hook in self._hook_list():
             message = hook(message) if message is not None else None
@@ -215,8 +214,7 @@ class GuestShell(InteractiveShell):
     def _showtraceback(
         self, etype: type[BaseException], evalue: BaseException | None, stb: list[str]
     ) -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        flush_streams()
         self.last_error = error_content(etype, evalue, stb)
         self.outgoing.event("error", self.last_error)
 
@@ -230,13 +228,20 @@ class GuestShell(InteractiveShell):
             raise KeyboardInterrupt
         self.user_ns["_exit_code"] = code
         if code:
-            sys.stdout.flush()
+            flush_streams()
             reason = f"signal {-code}" if code < 0 else f"exit code {code}"
-            sys.stderr.write(f"[{reason}]\n")
+            self.outgoing.text("stderr", f"[{reason}]\n")
         if getattr(self, "system_raise_on_error", False) and code:
             raise subprocess.CalledProcessError(code, cmd)
 
     system = system_piped
+
+
+def flush_streams() -> None:
+    """Flush whatever a cell may have put in place of the streams; what cannot be flushed is the cell's affair."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
 
 
 def error_content(

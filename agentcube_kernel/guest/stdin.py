@@ -6,13 +6,13 @@ import builtins
 import getpass
 import json
 import queue
-import sys
 import threading
 import warnings
 from typing import TYPE_CHECKING, Any
 
 from ..channel.protocol import encode_event
 from . import frames
+from .shell import flush_streams
 
 if TYPE_CHECKING:
     from .outgoing import Outgoing
@@ -51,8 +51,7 @@ class Stdin:
             raise StdinNotImplementedError(
                 "input was called, but the front end does not support input requests (allow_stdin is off)."
             )
-        sys.stdout.flush()
-        sys.stderr.flush()
+        flush_streams()
         cell = self._outgoing.cell()
         with self._lock:
             while not self._answers.empty():

@@ -55,6 +55,7 @@ class CellStream(io.TextIOBase):
     def flush(self) -> None:
         if os.getpid() == self._outgoing.pid:
             self._capture.drain()
+            self._outgoing.flush()
 
     def close(self) -> None:
         """Do nothing: a cell that closes its output must not silence the cells after it."""

@@ -52,6 +52,7 @@ class Supervisor:
         self.owners: dict[str, Client] = {}
         self.questions: dict[str, tuple[Client, int, float]] = {}
         self.done_once: dict[str, None] = {}
+        self.cancelled: set[str] = set()
         self.usage = UsageMeter()
         self.paused = False
         self.ending = False
@@ -254,10 +255,14 @@ class Supervisor:
 
     def _op_interrupt(self, client: Client, fd: int, request: Request) -> None:
         if self._first_time(request):
+            # The cell may be one that is only now on its way here.
+            for task in request.get("tasks", ()):
+                self._submit(client, task)
             cell = request.get("cell")
             if cell is None or cell == self.interpreter.running:
                 self.interpreter.interrupt()
             elif cell in client.unfinished:
+                self.cancelled.add(cell)
                 self.interpreter.send(frames.CANCEL, cell)
                 self._watch_link()
         self._answer(client, fd, entries=False)
@@ -329,6 +334,7 @@ class Supervisor:
         for client in self.clients.values():
             self._forget(client)
         self.owners.clear()
+        self.cancelled.clear()
         self.selector.register(interpreter.link, selectors.EVENT_READ, self._on_link)
         return interpreter
 
@@ -379,18 +385,25 @@ class Supervisor:
             )
             if kind == frames.DONE:
                 client.tasks[name] = True
+                self.cancelled.discard(name)
                 self._trim_owners()
                 if self.interpreter.running == name:
                     self.interpreter.running = None
             client.schedule_flush(quiet=kind == frames.QUIET)
         elif kind == frames.BEGIN:
             self.interpreter.running = name
+            if name in self.cancelled:
+                # It began before it could be taken out of the queue.
+                self.interpreter.interrupt()
         elif kind == frames.REPLY:
             question = self.questions.pop(name, None)
             if question is not None:
                 self._answer(question[0], question[1], reply=json.loads(payload), entries=False)
         elif kind == frames.LIVE:
             self.interpreter.live = payload == b"1"
+            for client in self.clients.values():
+                if not self.interpreter.live and not client.unfinished:
+                    self._release(client)
         elif kind == frames.READY:
             self.interpreter.info = json.loads(payload)
 

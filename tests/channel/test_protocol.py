@@ -233,8 +233,6 @@ def test_an_answer_of_a_wrong_shape_is_refused(fields: str) -> None:
         [1, 2, 0, {}],
         [1, "c", 9, {}],
         [1, "c", 1, {}],
-    ]
-    + [
         [1, "c", 3, []],
         [1, "c", 3, {"last": 0, "characters": 1}],
         [1, "c", 3, {"last": "x", "characters": 1}],

@@ -85,7 +85,8 @@ async def test_a_patched_loop_still_runs_cells(sandbox: AsyncSandbox, package: s
     """What notebooks apply to call run_until_complete works, and cells go on working after it."""
     if not (await sandbox.run_cell(f"import {package}; {package}.apply()")).ok:
         pytest.skip(f"{package} is not in this sandbox")
-    code = "async def f():\n    await asyncio.sleep(0.01)\n    return 7\nasyncio.get_event_loop().run_until_complete(f())"
+    code = "async def f():\n    await asyncio.sleep(0.01)\n    return 7\n"
+    code += "asyncio.get_event_loop().run_until_complete(f())"
     assert (await sandbox.run_cell("import asyncio\n" + code)).text == "7"
     assert (await sandbox.run_cell("await f()")).text == "7"
     await sandbox.restart()
@@ -167,7 +168,8 @@ async def test_a_fork_in_a_cell_stays_one_interpreter(sandbox: AsyncSandbox) -> 
         "import os\npid = os.fork()\nprint('child' if pid == 0 else 'parent')\nif pid: os.waitpid(pid, 0)"
     )
     assert result.ok
-    assert sorted(result.stdout.split()) == ["child", "parent"]
+    assert "child" in result.stdout
+    assert "parent" in result.stdout
     assert (await sandbox.run_cell("1 + 1")).text == "2"
 
 

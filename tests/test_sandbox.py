@@ -1,0 +1,270 @@
+"""Sandboxes as objects: whose session it is, who shares it, what happens when it is gone."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from agentcube_kernel.channel.relay import GuestRef
+from agentcube_kernel.client.code_interpreter import AsyncCodeInterpreterClient
+from agentcube_kernel.errors import (
+    AgentCubeError,
+    ClientStateError,
+    GuestLostError,
+    SessionNotFoundError,
+)
+from agentcube_kernel.sandbox import AsyncSandbox, SandboxState
+from tests.sandboxes import Running, attached, opened
+
+WAIT_FOR_FILE = """
+import os, time
+def wait_for(name):
+    while not os.path.exists(name):
+        time.sleep(0.01)
+"""
+
+pytestmark = pytest.mark.usefixtures("configured")
+
+
+async def test_life_of_a_sandbox() -> None:
+    """New, ready, busy, closed; and closed is final."""
+    sandbox = AsyncSandbox()
+    assert sandbox.state is SandboxState.NEW
+    await sandbox.open()
+    await sandbox.open()
+    assert sandbox.state is SandboxState.READY
+    cell = Running(sandbox, "print('in')\nimport time; time.sleep(600)")
+    await cell.until("stream")
+    assert sandbox.state is SandboxState.BUSY
+    await sandbox.interrupt()
+    await cell.end()
+    await sandbox.stop()
+    assert sandbox.state is SandboxState.CLOSED
+    await sandbox.stop()
+    with pytest.raises(ClientStateError):
+        await sandbox.run_cell("1")
+
+
+async def test_concurrent_opens_share_one_session() -> None:
+    """Ten callers at once make one session and one guest."""
+    sandbox = AsyncSandbox()
+    try:
+        results = await asyncio.gather(*(sandbox.run_cell(f"{i} + 1") for i in range(10)))
+        assert [result.text for result in results] == [str(i + 1) for i in range(10)]
+        assert sorted(result.execution_count for result in results) == list(range(1, 11))
+    finally:
+        await sandbox.stop()
+
+
+@pytest.mark.usefixtures("needs_sessions")
+async def test_two_sandboxes_on_one_session() -> None:
+    """They share variables; each gets its own cells' output only; closing one leaves the other."""
+    async with opened() as first:
+        second = attached(first)
+        await first.run_cell("shared = 1")
+        one = Running(first, "for i in range(50): print('first')\nshared += 1")
+        two = Running(second, "for i in range(50): print('second')\nshared += 1")
+        await asyncio.gather(one.end(), two.end())
+        for cell, word in ((one, "first"), (two, "second")):
+            text = "".join(event.content["text"] for event in cell.events if event.type == "stream")
+            assert text == f"{word}\n" * 50
+        assert (await second.run_cell("shared")).text == "3"
+        await second.stop()
+        assert (await first.run_cell("shared")).text == "3"
+
+
+@pytest.mark.usefixtures("needs_sessions")
+async def test_an_interrupt_meets_ones_own_cell_only() -> None:
+    """Who waits behind another's cell is taken out of the queue; the other's cell goes on."""
+    async with opened() as first:
+        second = attached(first)
+        await second.open()
+        await first.run_cell(WAIT_FOR_FILE)
+        long = Running(first, "print('in')\nwait_for('go')\n'done'")
+        await long.until("stream")
+        waiting = Running(second, "print('never')")
+        while second.state is not SandboxState.BUSY:  # noqa: ASYNC110  # one turn of the loop is enough
+            await asyncio.sleep(0)
+        await second.interrupt()
+        await first.client.data_plane.upload_bytes("go", b"1")
+        assert (await long.end())["status"] == "ok"
+        assert (await waiting.end())["ename"] == "KeyboardInterrupt"
+        assert not [event for event in waiting.events if event.type == "stream"]
+        await second.close()
+
+
+@pytest.mark.usefixtures("needs_sessions")
+async def test_detach_gives_the_session_up() -> None:
+    """A detached session is there for whoever has its id, with its variables."""
+    first = AsyncSandbox()
+    await first.run_cell("x = 'left'")
+    session = first.detach()
+    await first.stop()
+    second = AsyncSandbox(AsyncCodeInterpreterClient(session_id=session))
+    assert (await second.run_cell("x")).text == "'left'"
+    await second.stop(force=True)
+    third = AsyncSandbox(AsyncCodeInterpreterClient(session_id=session))
+    with pytest.raises(SessionNotFoundError):
+        await third.run_cell("x")
+    await third.close()
+
+
+async def test_restart_gives_a_fresh_interpreter_and_keeps_files() -> None:
+    """Variables are gone, counts start again, files stay; a running cell ends with an error that says so."""
+    async with opened() as sandbox:
+        await sandbox.run_cell("x = 1; _ = open('kept.txt', 'w').write('kept')")
+        cell = Running(sandbox, "print('in')\nwhile True: pass")
+        await cell.until("stream")
+        await sandbox.restart()
+        with pytest.raises(GuestLostError, match="restarted"):
+            await cell.end()
+        result = await sandbox.run_cell("'x' in globals(), open('kept.txt').read()")
+        assert result.text == "(False, 'kept')"
+        assert result.execution_count == 1
+
+
+async def test_restart_runs_exit_functions() -> None:
+    """An interpreter that is replaced ends as interpreters do."""
+    async with opened() as sandbox:
+        await sandbox.run_cell(
+            "import atexit; atexit.register(lambda: open('bye.txt', 'w').write('bye')); None"
+        )
+        await sandbox.restart()
+        assert (await sandbox.run_cell("open('bye.txt').read()")).text == "'bye'"
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("import os; print('last words', flush=True); os._exit(3)", "exited with status 3"),
+        ("import os; os.system('echo last words'); os.kill(os.getpid(), 9)", "was killed"),
+        ("import ctypes; print('last words'); ctypes.string_at(0)", "crashed (signal 11)"),
+    ],
+)
+async def test_a_cell_that_ends_its_interpreter(code: str, words: str) -> None:
+    """What it had printed is delivered, the error says what is lost, and the next cell has a fresh interpreter."""
+    async with opened() as sandbox:
+        await sandbox.run_cell("x = 1; _ = open('kept.txt', 'w').write('kept')")
+        cell = Running(sandbox, code)
+        with pytest.raises(GuestLostError) as caught:
+            await cell.end()
+        assert words in str(caught.value)
+        assert "variables are lost" in str(caught.value)
+        assert "last words" in "".join(event.content.get("text", "") for event in cell.events)
+        assert sandbox.state is SandboxState.LOST
+        assert (await sandbox.run_cell("'x' in globals(), open('kept.txt').read()")).text == "(False, 'kept')"
+
+
+async def test_an_interpreter_that_ends_between_cells() -> None:
+    """The next cell does not run; it says what was lost."""
+    async with opened() as sandbox:
+        await sandbox.run_cell("import os, threading; threading.Timer(0.2, os._exit, [7]).start()")
+        with pytest.raises(GuestLostError, match="status 7"):  # noqa: PT012  # whichever cell comes after it
+            for _ in range(200):
+                await sandbox.run_cell("import time; time.sleep(0.05)")
+        assert (await sandbox.run_cell("1")).ok
+
+
+async def test_a_supervisor_that_is_killed_is_noticed() -> None:
+    """Even the death of everything at once is told, at once, and the next cell starts anew."""
+    async with opened() as sandbox:
+        guest = sandbox.guest
+        assert guest is not None
+        cell = Running(
+            sandbox, f"print('in', flush=True)\nimport os, time; os.kill({guest.pid}, 9); time.sleep(600)"
+        )
+        async with asyncio.timeout(10):
+            with pytest.raises(GuestLostError):
+                await cell.end()
+        assert (await sandbox.run_cell("1 + 1")).text == "2"
+
+
+@pytest.mark.usefixtures("needs_sessions")
+async def test_a_session_that_is_gone_between_cells() -> None:
+    """The cell says so and does not run; the one after it has a new session if a client for it can be made."""
+    sandbox = AsyncSandbox()
+    await sandbox.run_cell("x = 1")
+    old = sandbox.session_id
+    async with AsyncCodeInterpreterClient(session_id=old) as other:
+        await other.stop(force=True)
+    with pytest.raises(SessionNotFoundError) as caught:
+        await sandbox.run_cell("x")
+    assert caught.value.session_id == old
+    assert sandbox.state is SandboxState.LOST
+    assert (await sandbox.run_cell("'x' in globals()")).text == "False"
+    assert sandbox.session_id != old
+    await sandbox.stop()
+
+
+@pytest.mark.usefixtures("needs_sessions")
+async def test_a_session_that_goes_in_the_middle_of_a_cell() -> None:
+    """The running cell ends with SessionNotFoundError."""
+    sandbox = AsyncSandbox()
+    await sandbox.open()
+    cell = Running(sandbox, "print('in', flush=True)\nimport time; time.sleep(600)")
+    await cell.until("stream")
+    async with AsyncCodeInterpreterClient(session_id=sandbox.session_id) as other:
+        await other.stop(force=True)
+    async with asyncio.timeout(30):
+        with pytest.raises((SessionNotFoundError, GuestLostError)):
+            await cell.end()
+    await sandbox.stop()
+
+
+async def test_another_process_takes_a_guest_over() -> None:
+    """Variables, the running cell and the rest of its output, each event once."""
+    async with opened() as sandbox:
+        await sandbox.run_cell(f"x = 42\n{WAIT_FOR_FILE}")
+        cell = Running(sandbox, "print('before')\nwait_for('go')\nprint('after')\nx", cell_id="long")
+        await cell.until("stream", "before")
+        guest = sandbox.guest
+        assert guest is not None
+        cell.task.cancel()
+        client = AsyncCodeInterpreterClient(session_id=sandbox.session_id)
+        successor = AsyncSandbox(client, guest=GuestRef.from_dict(guest.to_dict()))
+        await successor.open()
+        assert [recovered.id for recovered in successor.recovered] == ["long"]
+        await client.data_plane.upload_bytes("go", b"1")
+        events = [event async for event in successor.stream_recovered()]
+        assert "".join(e.content["text"] for e in events if e.type == "stream").endswith("after\n")
+        assert [e.type for e in events[-2:]] == ["execute_result", "execute_reply"]
+        assert (await successor.run_cell("x")).text == "42"
+        await successor.close()
+
+
+async def test_a_guest_that_is_no_more_cannot_be_taken_over() -> None:
+    """Taking over after a restart or a death is an error; the call after it starts anew."""
+    async with opened() as sandbox:
+        guest = sandbox.guest
+        assert guest is not None
+        await sandbox.restart()
+        late = AsyncSandbox(AsyncCodeInterpreterClient(session_id=sandbox.session_id), guest=guest)
+        with pytest.raises(GuestLostError):
+            await late.open()
+        assert (await late.run_cell("1")).ok
+        await late.close()
+
+
+@pytest.mark.parametrize("fields", [{}, {"pid": "1"}, {"pid": 1, "fd": 2, "generation": 3, "client_id": "x"}])
+def test_a_wrong_guest_reference_is_refused(fields: dict[str, object]) -> None:
+    """What comes from a file is checked."""
+    with pytest.raises(ValueError, match="guest"):
+        GuestRef.from_dict(fields)
+
+
+async def test_code_that_is_too_large_says_so() -> None:
+    """Nothing is sent, and the sandbox goes on."""
+    async with opened() as sandbox:
+        with pytest.raises(AgentCubeError, match="MB"):
+            await sandbox.run_cell(f"x = '{'x' * 17_000_000}'")
+        assert (await sandbox.run_cell("1")).ok
+
+
+async def test_environment_of_the_interpreter() -> None:
+    """Variables given to the sandbox are in the interpreter; no credential is."""
+    async with opened(env={"GREETING": "hello"}) as sandbox:
+        result = await sandbox.run_cell(
+            "import os; os.environ['GREETING'], [k for k in os.environ if 'TOKEN' in k]"
+        )
+        assert result.text == "('hello', [])"
