@@ -15,12 +15,14 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..channel.protocol import encode_event
 from . import frames
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _GATHER = 0.003
 _QUEUE_LIMIT = 4 * 1024 * 1024

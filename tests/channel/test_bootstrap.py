@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import anyio
@@ -70,11 +70,11 @@ def python3(commands: Path, preamble: str = "") -> None:
 
 
 @pytest.fixture
-def workspace(tmp_path: Path) -> Iterator[Path]:
+def workspace(tmp_path: Path) -> Path:
     """An empty workspace."""
     folder = tmp_path / "workspace"
     folder.mkdir()
-    yield folder
+    return folder
 
 
 async def refused(workspace: Path, commands: Path) -> str:
