@@ -36,25 +36,21 @@ class AgentCubeKernelApp(IPKernelApp):
 
     @default("log")
     def _log_default(self) -> logging.Logger:
-        logger = logging.getLogger("agentcube_kernel")
-        logger.propagate = False
-        logger.addHandler(logging.NullHandler())
-        return logger
+        return logging.getLogger("agentcube_kernel")
 
     def _configure_logging(self) -> None:
-        """Keep the base class from opening a handler on stderr, which is the terminal of whoever started us."""
-        file, handler = self.log_file, None
-        if file:
-            handler = logging.FileHandler(os.path.expanduser(file), delay=True, encoding="utf-8")
+        """Send every logger of this process to the file, or nowhere: stderr is the terminal of whoever started us."""
+        handler: logging.Handler = logging.NullHandler()
+        if self.log_file:
+            handler = logging.FileHandler(os.path.expanduser(self.log_file), delay=True, encoding="utf-8")
             handler.setFormatter(
                 logging.Formatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s")
             )
-        for name in ("agentcube_kernel", "asyncio", "tornado"):
-            logger = logging.getLogger(name)
-            logger.propagate = False
-            logger.handlers[:] = [handler or logging.NullHandler()]
-            logger.setLevel(cast("int", self.log_level))
-        for name in ("httpx", "httpcore"):
+        root = logging.getLogger()
+        root.handlers[:] = [handler]
+        root.setLevel(logging.WARNING)
+        logging.getLogger("agentcube_kernel").setLevel(cast("int", self.log_level))
+        for name in ("httpx", "httpcore"):  # their lines say nothing that ours do not
             logging.getLogger(name).setLevel(logging.WARNING)
         self._logging_configured = True
 

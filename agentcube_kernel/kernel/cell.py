@@ -38,8 +38,8 @@ class Cell:
 
     @property
     def id(self) -> str:
-        """The Jupyter msg_id, which is the cell's id in the sandbox too."""
-        return self.request.id
+        """What the cell is called in the sandbox."""
+        return self.request.task_id
 
     @property
     def compares_outputs(self) -> bool:

@@ -43,7 +43,7 @@ class Comms:
                         request.content,
                         metadata=request.message.get("metadata") or {},
                         buffers=[bytes(buffer) for buffer in request.message.get("buffers") or ()],
-                        message_id=request.id,
+                        message_id=request.task_id,
                     )
                 ) as events:
                     async for event in events:

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import AgentCubeError, GuestLostError, GuestStartError
 from .failures import Failure
-from .local_magics import may_concern
+from .local_magics import load, may_concern
 from .progress import StartProgress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ..channel.protocol import Event
     from ..sandbox import AsyncSandbox
     from .cell import Cell
@@ -35,13 +33,12 @@ class CellRunner:
         lifecycle: Lifecycle,
         publisher: Publisher,
         interrupts: Interrupts,
-        magics: Callable[[], LocalMagics | None],
         show_progress: bool,
     ) -> None:
         self._lifecycle = lifecycle
         self._publisher = publisher
         self._interrupts = interrupts
-        self._magics = magics
+        self._magics: LocalMagics | None = None
         self._show_progress = show_progress
         self.execution_count = 0
 
@@ -67,17 +64,27 @@ class CellRunner:
                 failure = Failure.of(error)
         return self._fail(cell, failure)
 
+    async def end(self, *, restart: bool) -> None:
+        """Give up what the local magics hold. The kernel ends."""
+        if self._magics is not None:
+            await self._magics.end(restart=restart)
+
     async def _run(self, cell: Cell, execution: Execution) -> dict[str, Any]:
         code: str | None = cell.code
-        if may_concern(cell.code) and (magics := self._magics()) is not None:
-            code = await magics.run(cell.code, cell)
+        if may_concern(cell.code):
+            self._magics = self._magics or await load(self._lifecycle)
+            if self._magics is not None:
+                execution.dropped = ""
+                code = await self._magics.run(cell.code, cell)
         if code is None or (not cell.user_expressions and not code.strip()):
             return self._nothing_to_run(cell)
+        execution.dropped = "nothing was run in a sandbox"
         sandbox = self._lifecycle.running or await self._start(cell, code)
         execution.sandbox = sandbox
         if self._lifecycle.has_news:
             await self._tell_news(cell, execution, sandbox)
-        return await self._stream(cell, sandbox, code)
+        with self._lifecycle.waiting_for(cell.id):
+            return await self._stream(cell, sandbox, code)
 
     async def _start(self, cell: Cell, code: str) -> AsyncSandbox:
         progress = StartProgress(cell, enabled=self._show_progress)
@@ -96,7 +103,7 @@ class CellRunner:
         for line in self._lifecycle.take_news():
             if not cell.silent:
                 cell.note(line)
-        async with aclosing(sandbox.stream_recovered()) as events:
+        async with aclosing(self._lifecycle.stream_unseen(sandbox)) as events:
             async for event in events:
                 self._publisher.forward(event, cell.request.message)
         if execution.interrupted:

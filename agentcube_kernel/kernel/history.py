@@ -107,6 +107,7 @@ class History:
 
     def close(self) -> None:
         """Write what is pending and close the file."""
-        if self._manager is not None:
-            self._manager.end_session()
-            self._manager.close()
+        manager, self._manager = self._manager, None
+        if manager is not None:
+            manager.end_session()
+            manager.close()

@@ -24,7 +24,8 @@ UNANSWERED_SECONDS = 8.0
 class Execution:
     """A cell, or a comm message's callback, that is being waited for.
 
-    While `sandbox` is None it has not been sent anywhere, and an interrupt simply drops it.
+    While `sandbox` is None it has not been sent anywhere, and an interrupt simply drops it; `dropped` is then what the
+    user is told.
     """
 
     def __init__(self, task: asyncio.Task[Any]) -> None:
@@ -32,6 +33,7 @@ class Execution:
         self.sandbox: AsyncSandbox | None = None
         self.failure: Failure | None = None
         self.interrupted = False
+        self.dropped = "nothing was run"
 
     def abandon(self, failure: Failure) -> None:
         """Make the waiting task raise CancelledError; it finds the reason in `failure`."""
@@ -68,7 +70,7 @@ class Interrupts:
         for execution in list(self._executions):
             execution.interrupted = True
             if execution.sandbox is None:
-                execution.abandon(Failure(ename="KeyboardInterrupt", evalue="nothing was run"))
+                execution.abandon(Failure(ename="KeyboardInterrupt", evalue=execution.dropped))
             else:
                 self._spawn(self._forward(execution, execution.sandbox))
 

@@ -29,8 +29,6 @@ from .usage import Usage
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
-    from .local_magics import LocalMagics
-
     Answer = Callable[[Request], Coroutine[Any, Any, dict[str, Any]]]
     Handler = Callable[[Any, list[bytes], dict[str, Any]], Awaitable[None]]
 
@@ -86,12 +84,10 @@ class AgentCubeKernel(ConcurrentKernel):
         connection_file: str = getattr(self.parent, "abs_connection_file", "")
         self.lifecycle = Lifecycle(connection_file=connection_file, on_event=self._publisher.forward)
         self._history = History(parent=self, profile_dir=self.profile_dir)
-        self._magics: LocalMagics | None = None
         self._runner = CellRunner(
             lifecycle=self.lifecycle,
             publisher=self._publisher,
             interrupts=self._interrupts,
-            magics=lambda: self._magics,
             show_progress=self.show_progress,
         )
         self._register_answers()
@@ -214,11 +210,14 @@ class AgentCubeKernel(ConcurrentKernel):
         self.io_loop.stop()
 
     async def _end(self, *, restart: bool) -> None:
+        ends = (self.lifecycle.end(restart=restart), self._runner.end(restart=restart))
         try:
             async with asyncio.timeout(SHUTDOWN_SECONDS):
-                await self.lifecycle.end(restart=restart)
-        except Exception:
-            log.warning("the sandbox was not left in order", exc_info=True)
+                for problem in await asyncio.gather(*ends, return_exceptions=True):
+                    if problem is not None:
+                        log.warning("a sandbox was not left in order", exc_info=problem)
+        except TimeoutError:
+            log.warning("a sandbox could not be left in order within %s s", SHUTDOWN_SECONDS)
         try:
             self._history.close()
         except Exception:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING
 
 from .records import Records
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable, Iterator
 
     from ..channel.protocol import Event
     from ..client.results import SessionInfo
@@ -21,6 +22,9 @@ log = logging.getLogger("agentcube_kernel.kernel")
 
 EMBEDDED = "embedded"
 
+LONG_CELL_SECONDS = 0.25
+"""A cell that takes longer is written down, so that a kernel that takes over knows whose output was not shown."""
+
 
 class Lifecycle:
     """Makes the kernel's sandbox, or finds the one of the kernel before it; replaces it; gives it up.
@@ -29,16 +33,21 @@ class Lifecycle:
     """
 
     def __init__(self, *, connection_file: str, on_event: Callable[[Event], None]) -> None:
+        self.connection_file = connection_file
+        self.forward = on_event
+        """Takes the events of a sandbox that belong to no running cell."""
         self.sandbox: AsyncSandbox | None = None
-        self._on_event = on_event
         self._on_step: Callable[[str], None] = lambda step: None
         self._records = Records(connection_file)
         self._claiming: asyncio.Task[Predecessor | None] | None = None
         self._opening: asyncio.Task[AsyncSandbox] | None = None
         self._continued = False
+        self._untouched = False  # the sandbox is new, and nothing is lost with it
         self._news: list[str] = []
+        self._unseen: frozenset[str] = frozenset()
         self._told_trouble = False
         self._noted: object = None
+        self._writing: asyncio.Task[None] | None = None
         self._ending = False
 
     @property
@@ -91,8 +100,8 @@ class Lifecycle:
     async def _give_up(self, opening: asyncio.Task[AsyncSandbox]) -> None:
         opening.cancel()
         self._opening = None
-        sandbox, self.sandbox = self.sandbox, None
-        if sandbox is not None:
+        if self.sandbox is not None and self._untouched:
+            sandbox, self.sandbox = self.sandbox, None
             abandoned = asyncio.ensure_future(self._dispose(sandbox))
             abandoned.add_done_callback(lambda task: task.cancelled() or task.exception())
 
@@ -110,8 +119,10 @@ class Lifecycle:
             self._continued = True
         if self.sandbox is None:
             self.sandbox = self._make(settings)
+            self._untouched = True
         sandbox = self.sandbox
         await sandbox.open()
+        self._untouched = False
         await self.note_guest()
         return sandbox
 
@@ -122,7 +133,12 @@ class Lifecycle:
         from ..sandbox import AsyncSandbox
 
         async def on_session(session: SessionInfo) -> None:
-            await asyncio.to_thread(self._records.own, session, embedded=settings.uses_embedded_gateway)
+            await asyncio.to_thread(
+                self._records.own,
+                session,
+                embedded=settings.uses_embedded_gateway,
+                endpoint=_endpoint(settings),
+            )
 
         def new_client(session_id: str | None = None) -> AsyncCodeInterpreterClient:
             return AsyncCodeInterpreterClient(settings=settings, session_id=session_id, on_session=on_session)
@@ -139,7 +155,7 @@ class Lifecycle:
             client,
             new_client=new_client,
             guest=guest,
-            on_background=self._on_event,
+            on_background=self.forward,
             on_notice=lambda step: self._on_step(step),
         )
 
@@ -158,11 +174,16 @@ class Lifecycle:
             self.sandbox = self._make(settings, predecessor)
         sandbox = self.sandbox
         try:
+            if predecessor.restarted:
+                sandbox.on_background = None  # whatever the old interpreter has left to say
             await sandbox.open()
             if predecessor.restarted:
                 await sandbox.restart()
             elif predecessor.guest is not None:
-                self._news.append(_took_over(running=bool(sandbox.recovered)))
+                self._unseen = frozenset(cell.id for cell in sandbox.recovered)
+                if predecessor.running is not None:
+                    self._unseen |= {predecessor.running}
+                self._news.append(_took_over(running=bool(self._unseen)))
         except GuestLostError:
             if not predecessor.restarted:
                 self._news.append(
@@ -178,6 +199,8 @@ class Lifecycle:
             await sandbox.close()
             if predecessor.session_id is not None:
                 await asyncio.to_thread(self._records.forget, predecessor.session_id)
+        finally:
+            sandbox.on_background = self.forward
 
     @property
     def has_news(self) -> bool:
@@ -192,7 +215,47 @@ class Lifecycle:
             news.append(self._records.trouble)
         return news
 
+    async def stream_unseen(self, sandbox: AsyncSandbox) -> AsyncGenerator[Event, None]:
+        """Yield what the cell has put out that the kernel before this one was waiting for, until it has ended.
+
+        The sandbox also still has the last output of cells that had ended then. That has been seen.
+        """
+        unseen, self._unseen = self._unseen, frozenset()
+        async with aclosing(sandbox.stream_recovered()) as events:
+            async for event in events:
+                if event.cell_id in unseen:
+                    yield event
+
     # While it is used
+
+    @contextmanager
+    def waiting_for(self, cell_id: str) -> Iterator[None]:
+        """Have a kernel that takes over from this one know that this cell is being waited for."""
+        noted = False
+
+        def note() -> None:
+            nonlocal noted
+            noted = True
+            self._write(self._records.wait_for, cell_id)
+
+        timer = asyncio.get_running_loop().call_later(LONG_CELL_SECONDS, note)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            if noted:
+                self._write(self._records.wait_for, None)
+
+    def _write(self, action: Callable[[str | None], None], cell_id: str | None) -> None:
+        """Write in the background, one after the other."""
+        before, loop = self._writing, asyncio.get_running_loop()
+
+        async def write() -> None:
+            if before is not None:
+                await before
+            await asyncio.to_thread(action, cell_id)
+
+        self._writing = loop.create_task(write())
 
     def use(self, sandbox: AsyncSandbox) -> AsyncSandbox | None:
         """Run cells in another sandbox from now on. Returns the one used until now, which goes on existing."""

@@ -6,6 +6,8 @@ import logging
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
+from .requests import msg_id_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -45,7 +47,7 @@ class Publisher:
 
     def remember(self, request: Request) -> None:
         """Keep the request's header, so that output which comes after its reply still finds its parent."""
-        self._headers[request.id] = request.message["header"]
+        self._headers[request.task_id] = request.message["header"]
         while len(self._headers) > REMEMBERED_PARENTS:
             self._headers.popitem(last=False)
 
@@ -92,8 +94,8 @@ class Publisher:
     def _parent_of(self, cell_id: str) -> Mapping[str, Any] | None:
         if not cell_id:
             return None
-        # A cell of the kernel before this one: its id is what a front end goes by.
-        unknown = {"msg_id": cell_id, "msg_type": "execute_request"}
+        # A cell of the kernel before this one: the msg_id is what a front end goes by.
+        unknown = {"msg_id": msg_id_of(cell_id), "msg_type": "execute_request"}
         return {"header": self._headers.get(cell_id, unknown)}
 
 

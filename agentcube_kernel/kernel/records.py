@@ -21,6 +21,7 @@ log = logging.getLogger("agentcube_kernel.kernel")
 T = TypeVar("T")
 
 RESTART = "restart"
+_RUNNING = "running_cell"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,8 @@ class Predecessor:
     session_id: str | None
     endpoint: str
     guest: dict[str, Any] | None
+    running: str | None
+    """The cell that it was waiting for, if it had been for long enough to write that down."""
     owned: bool
     restarted: bool
     """It was told to restart. Otherwise it died without a word."""
@@ -64,17 +67,21 @@ class Records:
         self._ledger.put_kernel(self._kernel)
         if owned:
             self._start_reaper()
+        guest = dict(record.guest or {})
+        running = guest.pop(_RUNNING, None)
         return Predecessor(
             session_id=record.session_id or None,
             endpoint=record.endpoint,
-            guest=record.guest,
+            guest=guest or None,
+            running=running if isinstance(running, str) else None,
             owned=owned,
             restarted=record.ended == RESTART,
         )
 
-    def own(self, session: SessionInfo, *, embedded: bool) -> None:
+    def own(self, session: SessionInfo, *, embedded: bool, endpoint: str) -> None:
         """Note a session that was just created, and see to it that it does not outlive us unwanted."""
         self._try(lambda: self._own(session, embedded=embedded))
+        self.use(session_id=session.session_id, endpoint=endpoint, guest=None)
 
     def _own(self, session: SessionInfo, *, embedded: bool) -> None:
         self._ledger.record(
@@ -110,8 +117,18 @@ class Records:
             guest=guest,
             pid=os.getpid(),
         )
-        if self._try(lambda: self._ledger.put_kernel(record)) is None:
-            self._kernel = record
+        self._kernel = record
+        self._try(lambda: self._ledger.put_kernel(record))
+
+    def wait_for(self, cell_id: str | None) -> None:
+        """Note which cell is being waited for; None when there is none any more."""
+        if self._kernel is None or self._kernel.guest is None:
+            return
+        guest = {name: value for name, value in self._kernel.guest.items() if name != _RUNNING}
+        if cell_id is not None:
+            guest[_RUNNING] = cell_id
+        self._kernel = record = replace(self._kernel, guest=guest)
+        self._try(lambda: self._ledger.put_kernel(record))
 
     def is_kept(self, session_id: str) -> bool:
         """Whether the user asked that this session outlive the kernel."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import secrets
 from dataclasses import dataclass
 from typing import Any
+
+_MARK = "~"
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,15 +20,26 @@ class Request:
 
     message: dict[str, Any]
     identities: list[bytes]
+    nonce: str = dataclasses.field(default_factory=lambda: secrets.token_hex(6))
 
     @property
-    def id(self) -> str:
-        return str(self.message["header"]["msg_id"])
+    def task_id(self) -> str:
+        """What the request is called in the sandbox, where the same id means the same request.
+
+        A msg_id alone will not do: clients that one kernel manager makes one after the other use the same ones again.
+        """
+        return f"{self.message['header']['msg_id']}{_MARK}{self.nonce}"
 
     @property
     def content(self) -> dict[str, Any]:
         content = self.message.get("content")
         return content if isinstance(content, dict) else {}
+
+
+def msg_id_of(task_id: str) -> str:
+    """The msg_id of the request that has this name in the sandbox."""
+    msg_id, mark, _ = task_id.rpartition(_MARK)
+    return msg_id if mark else task_id
 
 
 class BadRequestError(ValueError):

@@ -98,12 +98,16 @@ class FrontEnd:
 
     async def until(self, wanted: Callable[[Message], object], timeout: float = TIMEOUT) -> Message:
         """Wait for the first message that fits, counting those that have come already."""
-        async with asyncio.timeout(timeout), self._changed:
-            while True:
-                for message in self.messages:
-                    if wanted(message):
-                        return message
-                await self._changed.wait()
+        try:
+            async with asyncio.timeout(timeout), self._changed:
+                while True:
+                    for message in self.messages:
+                        if wanted(message):
+                            return message
+                    await self._changed.wait()
+        except TimeoutError:
+            last = [(m["channel"], m["msg_type"], m["content"]) for m in self.messages[-12:]]
+            raise AssertionError(f"no such message within {timeout:g} s; the last ones: {last}") from None
 
     def send(self, msg_type: str, content: Mapping[str, Any], *, channel: str = "shell", **parts: Any) -> str:
         """Send any message and return its id. `parts` are metadata and buffers."""
