@@ -50,7 +50,9 @@ def main(arguments: list[str]) -> int:
 def lab(python: Path, arguments: list[str]) -> int:
     """Open JupyterLab on the quickstart."""
     as_root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-    return run(python, "-m", "jupyterlab", str(NOTEBOOK), *as_root, *arguments)
+    # The address that Jupyter prints leads to the notebook too, for machines that have no browser to open.
+    place = [f"--ServerApp.root_dir={NOTEBOOK.parent}", f"--LabApp.default_url=/lab/tree/{NOTEBOOK.name}"]
+    return run(python, "-m", "jupyterlab", *place, *as_root, *arguments)
 
 
 def test(python: Path, arguments: list[str]) -> int:
