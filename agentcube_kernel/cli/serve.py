@@ -25,6 +25,10 @@ def serve(host: str, port: int, as_json: bool) -> None:
 
     It plays AgentCube's WorkloadManager, Router and PicoD on this machine, for development. It is no security
     boundary: sandboxes are processes of your own Python with your own rights.
+
+    Every request must show the token, but for health, and for requests that name an existing session and show no
+    credential at all: the stock agentcube-sdk sends them so. A client that has no place for a token takes it in
+    the URL: http://agentcube:TOKEN@127.0.0.1:PORT.
     """
     if os.name != "posix":
         raise click.ClickException(

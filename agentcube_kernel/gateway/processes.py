@@ -83,6 +83,7 @@ class _Process(NamedTuple):
     parent: int
     environ: bytes
     cwd: str
+    terminal: bool
 
 
 def kill_group(pid: int) -> None:
@@ -122,10 +123,12 @@ def _kill_all(select: Callable[[list[_Process]], set[int]], patience: float) -> 
 def _members(processes: list[_Process], folders: Mapping[str, str]) -> set[int]:
     markers = [f"{MARKER}={value}".encode() for value in folders]
     roots = tuple(folder.rstrip("/") + "/" for folder in folders.values())
+    # Nothing in a sandbox has a terminal; whoever has one is a person looking into its folder.
     found = {
         process.pid
         for process in processes
-        if any(marker in process.environ for marker in markers) or (process.cwd + "/").startswith(roots)
+        if any(marker in process.environ for marker in markers)
+        or (not process.terminal and (process.cwd + "/").startswith(roots))
     }
     return _descendants(processes, found - {os.getpid()}) - {os.getpid()}
 
@@ -159,7 +162,7 @@ def _from_proc() -> list[_Process]:
             if entry.stat().st_uid != uid:
                 continue
             with open(f"/proc/{entry.name}/stat", "rb") as file:
-                state, parent = file.read().rpartition(b")")[2].split()[:2]
+                state, parent, _, _, terminal = file.read().rpartition(b")")[2].split()[:5]
             if state in (b"Z", b"X"):
                 continue
             environ, cwd = b"", ""
@@ -170,7 +173,7 @@ def _from_proc() -> list[_Process]:
                 cwd = os.readlink(f"/proc/{entry.name}/cwd").removesuffix(" (deleted)")
         except (OSError, ValueError):
             continue
-        found.append(_Process(int(entry.name), int(parent), environ, cwd))
+        found.append(_Process(int(entry.name), int(parent), environ, cwd, int(terminal) != 0))
     return found
 
 
@@ -182,5 +185,5 @@ def _from_ps() -> list[_Process]:
     for line in listing.splitlines():
         fields = line.split(None, 4)
         if len(fields) == 5 and int(fields[0]) == uid and not fields[3].startswith(b"Z"):
-            found.append(_Process(int(fields[1]), int(fields[2]), fields[4], ""))
+            found.append(_Process(int(fields[1]), int(fields[2]), fields[4], "", True))
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -50,6 +51,25 @@ def test_delete_ends_every_process_and_removes_the_folder(server: Server) -> Non
     assert alive(survivor)
     assert session.request("GET", "/health").json()["code"] == "SESSION_NOT_FOUND"
     other.delete()
+
+
+def test_someone_looking_into_the_folder_is_left_alone(server: Server) -> None:
+    """A shell in a terminal whose current folder is a sandbox's does not die with the sandbox."""
+    session = server.create()
+    folder = session.workspace
+    pid, terminal = pty.fork()
+    if not pid:
+        os.chdir(folder)
+        os.execv("/bin/sh", ["/bin/sh", "-c", "echo ready; read line"])
+    try:
+        assert b"ready" in os.read(terminal, 100)
+        session.delete()
+        assert not folder.exists()
+        assert alive(pid)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(terminal)
 
 
 def test_requests_in_flight_at_a_delete(server: Server) -> None:
