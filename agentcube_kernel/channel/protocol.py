@@ -77,8 +77,9 @@ class IncompleteAnswerError(ProtocolError):
 class Event:
     """One thing that happened in a sandbox: the type, content, metadata and buffers of a Jupyter message.
 
-    `cell_id` names the cell that it belongs to, also when it happened after that cell had ended; it is empty when it
-    belongs to none. The last event of a cell has the type `execute_reply`.
+    `cell_id` names the cell (or comm message) that it belongs to, also when it happened after that cell had ended; it
+    is empty when it belongs to none. Such an id is a Jupyter msg_id, which may be followed by `~` and something that
+    makes it unique. The last event of a cell has the type `execute_reply`.
     """
 
     type: str

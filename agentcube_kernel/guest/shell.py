@@ -22,6 +22,7 @@ from traitlets import Any as AnyTrait
 from traitlets import Type
 
 if TYPE_CHECKING:
+    from types import TracebackType
     from collections.abc import Callable
 
     from .outgoing import Outgoing
@@ -114,8 +115,9 @@ class GuestKernel:
         self._outgoing = outgoing
 
     def get_parent(self, channel: str | None = None) -> dict[str, Any]:
-        cell = self._outgoing.cell()
-        return {"header": {"msg_id": cell, "msg_type": "execute_request"}} if cell else {}
+        # A front end knows the message by the part before the mark; see `protocol.Event`.
+        message = self._outgoing.cell().partition("~")[0]
+        return {"header": {"msg_id": message, "msg_type": "execute_request"}} if message else {}
 
     @property
     def _parent_header(self) -> dict[str, Any]:
@@ -205,10 +207,11 @@ class GuestShell(InteractiveShell):
 
     def showtraceback(self, exc_tuple: Any = None, *args: Any, **kwargs: Any) -> None:
         if self.interrupted:
-            # The cell was awaiting something; it was cancelled because the user pressed interrupt.
             kind, _, traceback = exc_tuple or sys.exc_info()
             if kind is not None and issubclass(kind, asyncio.CancelledError):
+                # The cell was awaiting something; it was cancelled because the user pressed interrupt.
                 exc_tuple = (KeyboardInterrupt, KeyboardInterrupt().with_traceback(traceback), traceback)
+            _hide_handler(traceback)
         super().showtraceback(exc_tuple, *args, **kwargs)
 
     def _showtraceback(
@@ -235,6 +238,15 @@ class GuestShell(InteractiveShell):
             raise subprocess.CalledProcessError(code, cmd)
 
     system = system_piped
+
+
+def _hide_handler(traceback: TracebackType | None) -> None:
+    """Cut our own SIGINT handler off the end of a traceback: users interrupted their code, not ours."""
+    while traceback is not None:
+        after = traceback.tb_next
+        if after is not None and after.tb_frame.f_globals.get("__package__") == __package__:
+            traceback.tb_next = None
+        traceback = traceback.tb_next
 
 
 def flush_streams() -> None:

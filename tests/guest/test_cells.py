@@ -274,3 +274,10 @@ async def test_lone_surrogates_in_code_and_output(sandbox: AsyncSandbox) -> None
     """What no encoding can carry is replaced, and nothing breaks."""
     assert (await sandbox.run_cell("print('\ud800')")).ok
     assert (await sandbox.run_cell("print('\\udfff')")).stdout in ("\ufffd\n", "?\n")
+
+
+async def test_libraries_see_the_message_that_they_run_for(sandbox: AsyncSandbox) -> None:
+    """Widgets that capture output ask the kernel object for its parent, which is the Jupyter message."""
+    cell = Running(sandbox, "get_ipython().kernel.get_parent()['header']['msg_id']", cell_id="abc_1~xyz")
+    await cell.end()
+    assert (await cell.until("execute_result")).content["data"]["text/plain"] == "'abc_1'"

@@ -37,6 +37,7 @@ async def test_an_interrupt_ends_the_cell(sandbox: AsyncSandbox, kind: str) -> N
     async with asyncio.timeout(20):
         reply = await cell.end()
     assert reply["ename"] == "KeyboardInterrupt"
+    assert "_on_sigint" not in str(reply["traceback"])
     assert (await sandbox.run_cell("kept")).text == "'kept'"
 
 
