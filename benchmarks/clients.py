@@ -176,7 +176,7 @@ def sessions_on(settings: agentcube_kernel.Settings, count: int) -> Iterator[lis
 
 @contextlib.contextmanager
 def instant_answers() -> Iterator[Mapping[str, str]]:
-    """A server of its own process that answers every command at once, as sandboxes on other machines do for a client."""
+    """A server in a process of its own that answers every command at once: the client alone is measured."""
     with subprocess.Popen(
         [sys.executable, "-m", "benchmarks.instant"],
         stdout=subprocess.PIPE,
@@ -269,7 +269,7 @@ def main(clients: int, rounds: int, turns: int, as_json: bool, worker: tuple[str
     console.print(table(rows, clients))
     for ours, stock in zip(rows[::2], rows[1::2], strict=True):
         ratio = ours.load.throughput / stock.load.throughput
-        console.print(f"{ours.where}, {ours.work}: {ratio:.2f} × the throughput")
+        console.print(f"{ours.where}, {ours.work}: {ratio:.2f} times the throughput")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ logger = logging.getLogger("agentcube_kernel.commands")
 
 _LANGUAGES = {"python": "python3", "py": "python3", "python3": "python3", "bash": "bash", "sh": "bash"}
 
-# The file is needed for tracebacks, sys.path and shells that read their script line by line; it goes with the run.
+# Python gets its code as a file, for the lines in tracebacks and for sys.path; the file goes with the run.
 _RUN_SCRIPT = 'printf %s "$3" >"$2" || exit; "$1" "$2"; code=$?; rm -f -- "$2"; exit $code'
 _RUN_UPLOADED = '"$1" "$2"; code=$?; rm -f -- "$2"; exit $code'
 
@@ -97,18 +97,20 @@ class Commands:
         env: Mapping[str, str] | None,
         working_dir: str | None,
     ) -> CommandResult:
-        """Run a snippet from a file of its own, which is gone afterwards."""
+        """Run a snippet; a file that it needs is gone afterwards."""
         interpreter = _interpreter(language)
         code = check_text(code, name="code")
         if "\0" in code:
             raise ConfigurationError("code must not contain a zero byte.", name="code")
         if interpreter == "python3":
             code = _unescape(code)
+        data = code.encode()
+        if interpreter == "bash" and len(data) <= MAX_ARGUMENT_BYTES:
+            return await self.run(["bash", "-c", code], timeout=timeout, env=env, working_dir=working_dir)
         suffix = ".py" if interpreter == "python3" else ".sh"
         name = f".agentcube-{new_execution_id()}{suffix}"
         folder = "." if working_dir is None else remote_path(working_dir, name="working_dir")
         path = name if folder == "." else f"{folder}/{name}"
-        data = code.encode()
         if len(data) <= MAX_ARGUMENT_BYTES:
             command = ["sh", "-c", _RUN_SCRIPT, "sh", interpreter, name, code]
         else:

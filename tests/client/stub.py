@@ -24,7 +24,7 @@ class Request:
         return json.loads(self.body)
 
 
-Handler = Callable[[Request], "bytes | None | Awaitable[bytes | None]"]
+Handler = Callable[[Request], "bytes | Awaitable[bytes | None] | None"]
 
 
 @dataclass(slots=True)
@@ -33,11 +33,14 @@ class Stub:
 
     url: str
     requests: list[Request] = field(default_factory=list)
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
     connections: int = 0
     open_connections: int = 0
 
 
-def reply(status: int, content: object = b"", *, headers: dict[str, str] | None = None, cut: int = 0) -> bytes:
+def reply(
+    status: int, content: object = b"", *, headers: dict[str, str] | None = None, cut: int = 0
+) -> bytes:
     """A raw answer; an object becomes JSON. `cut` bytes are announced and left out."""
     body = content if isinstance(content, bytes) else json.dumps(content).encode()
     lines = {"content-length": str(len(body)), **(headers or {})}
@@ -55,9 +58,7 @@ def from_sandbox(status: int, content: object = b"", *, session: str = "s-1", **
 
 def ran(stdout: str = "", *, exit_code: int = 0, stderr: str = "") -> bytes:
     """The answer to a command."""
-    return from_sandbox(
-        200, {"stdout": stdout, "stderr": stderr, "exit_code": exit_code, "duration": 0.1}
-    )
+    return from_sandbox(200, {"stdout": stdout, "stderr": stderr, "exit_code": exit_code, "duration": 0.1})
 
 
 @contextlib.asynccontextmanager
@@ -74,6 +75,7 @@ async def stub(handler: Handler) -> AsyncIterator[Stub]:
         try:
             while (request := await _read(reader)) is not None:
                 running.requests.append(request)
+                running.asked.set()
                 answer = handler(request)
                 raw = answer if isinstance(answer, bytes) or answer is None else await answer
                 if raw is None:

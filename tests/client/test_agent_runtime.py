@@ -82,14 +82,18 @@ async def test_without_workload_manager(monkeypatch: pytest.MonkeyPatch) -> None
 
 async def test_no_session_header() -> None:
     """A Router that names no session is reported, and its answer not mistaken for the agent's."""
-    async with stub(lambda request: reply(200, {"hello": 1})) as server:
-        async with AsyncAgentRuntimeDataPlaneClient(server.url, "lab", "my-agent") as plane:
-            with pytest.raises(ResponseError, match="not as AgentCube's Router does"):
-                await plane.bootstrap_session_id()
-    async with stub(lambda request: reply(502, {"error": "sandbox unreachable"})) as server:
-        async with AsyncAgentRuntimeDataPlaneClient(server.url, "lab", "my-agent") as plane:
-            with pytest.raises(SessionCreateError):
-                await plane.bootstrap_session_id()
+    async with (
+        stub(lambda request: reply(200, {"hello": 1})) as server,
+        AsyncAgentRuntimeDataPlaneClient(server.url, "lab", "my-agent") as plane,
+    ):
+        with pytest.raises(ResponseError, match="not as AgentCube's Router does"):
+            await plane.bootstrap_session_id()
+    async with (
+        stub(lambda request: reply(502, {"error": "sandbox unreachable"})) as server,
+        AsyncAgentRuntimeDataPlaneClient(server.url, "lab", "my-agent") as plane,
+    ):
+        with pytest.raises(SessionCreateError):
+            await plane.bootstrap_session_id()
 
 
 async def test_streamed_answer() -> None:
@@ -125,13 +129,20 @@ async def test_streamed_answer() -> None:
 
 async def test_streamed_answer_cut_short() -> None:
     """A stream that breaks raises, after what had come."""
-    async with stub(lambda request: from_sandbox(200, b"0123456789", cut=4)) as server:
-        async with AsyncAgentRuntimeClient("a", router_url=server.url, session_id="s") as client:
-            seen = ""
-            with pytest.raises(ResponseError, match="cut short after 6 bytes"):
-                async with client.invoke_stream({}) as stream:
-                    async for text in stream:
-                        seen += text
+    seen = ""
+
+    async def read(client: AsyncAgentRuntimeClient) -> None:
+        nonlocal seen
+        async with client.invoke_stream({}) as stream:
+            async for text in stream:
+                seen += text
+
+    async with (
+        stub(lambda request: from_sandbox(200, b"0123456789", cut=4)) as server,
+        AsyncAgentRuntimeClient("a", router_url=server.url, session_id="s") as client,
+    ):
+        with pytest.raises(ResponseError, match="cut short after 6 bytes"):
+            await read(client)
     assert seen == "012345"
 
 

@@ -40,10 +40,12 @@ NEVER, UNKNOWN, DELIVERED = Delivery.NEVER, Delivery.UNKNOWN, Delivery.DELIVERED
 
 async def execute_error(answer: bytes | None, **options: Any) -> ExchangeError:
     """The error of one execute call that gets this answer."""
-    async with stub(lambda request: answer) as router:
-        async with AsyncCodeInterpreterDataPlaneClient("s-1", router.url, "default", "i", **options) as plane:
-            with pytest.raises(ExchangeError) as caught:
-                await plane.execute(["true"], retry=RetryPolicy.NONE)
+    async with (
+        stub(lambda request: answer) as router,
+        AsyncCodeInterpreterDataPlaneClient("s-1", router.url, "default", "i", **options) as plane,
+    ):
+        with pytest.raises(ExchangeError) as caught:
+            await plane.execute(["true"], retry=RetryPolicy.NONE)
     return caught.value
 
 
@@ -55,39 +57,111 @@ UNREACHABLE = {"error": "sandbox unreachable"}
 CASES: list[tuple[str, bytes | None, type[AgentCubeError], Delivery, bool, str]] = [
     ("not found, old", reply(404, OLD_404), SessionNotFoundError, NEVER, False, "s-1 does not exist"),
     ("not found, new", reply(404, NEW_404), SessionNotFoundError, NEVER, False, "Create a new session"),
-    ("no interpreter", reply(404, NO_CR), InterpreterNotFoundError, NEVER, False, "'i' in namespace 'default'"),
-    ("starting", reply(404, {"error": "no entry point found for sandbox"}), ServerError, NEVER, True, "starting"),
+    (
+        "no interpreter",
+        reply(404, NO_CR),
+        InterpreterNotFoundError,
+        NEVER,
+        False,
+        "'i' in namespace 'default'",
+    ),
+    (
+        "starting",
+        reply(404, {"error": "no entry point found for sandbox"}),
+        ServerError,
+        NEVER,
+        True,
+        "starting",
+    ),
     ("no router", reply(404, b"404 page not found"), ResponseError, NEVER, False, "ROUTER_URL"),
-    ("401", reply(401, {"error": "invalid or expired token"}), AuthenticationError, NEVER, False, "AGENTCUBE_TOKEN"),
-    ("403", reply(403, {"error": "you do not own this sandbox"}), PermissionDeniedError, NEVER, False, "owner"),
-    ("409", reply(409, {"error": "x", "code": "SESSION_TARGET_MISMATCH"}), SessionError, NEVER, False, "kind"),
+    (
+        "401",
+        reply(401, {"error": "invalid or expired token"}),
+        AuthenticationError,
+        NEVER,
+        False,
+        "AGENTCUBE_TOKEN",
+    ),
+    (
+        "403",
+        reply(403, {"error": "you do not own this sandbox"}),
+        PermissionDeniedError,
+        NEVER,
+        False,
+        "owner",
+    ),
+    (
+        "409",
+        reply(409, {"error": "x", "code": "SESSION_TARGET_MISMATCH"}),
+        SessionError,
+        NEVER,
+        False,
+        "kind",
+    ),
     ("429", reply(429, {"error": "server overloaded"}), OverloadedError, NEVER, True, "later"),
     ("502", reply(502, UNREACHABLE), ServerError, NEVER, True, "refuses connections"),
     ("502 of another", reply(502, HTML), ServerError, UNKNOWN, True, "502"),
     ("503", reply(503, UNREACHABLE), ServerError, UNKNOWN, True, "may or may not"),
     ("504", reply(504, {"error": "sandbox timeout"}), ConnectionFailedError, UNKNOWN, True, "in time"),
     ("500", reply(500, {"error": "internal server error"}), ServerError, UNKNOWN, True, "500"),
-    ("redirect", reply(302, headers={"location": "http://x/"}), ResponseError, UNKNOWN, False, "redirects to http"),
+    (
+        "redirect",
+        reply(302, headers={"location": "http://x/"}),
+        ResponseError,
+        UNKNOWN,
+        False,
+        "redirects to http",
+    ),
     ("html", reply(200, HTML), ResponseError, DELIVERED, False, "web page"),
     ("html from sandbox", from_sandbox(200, HTML), ResponseError, DELIVERED, False, "web page"),
     ("empty", from_sandbox(200, b""), ResponseError, DELIVERED, True, "empty"),
     ("list", from_sandbox(200, [1]), ResponseError, DELIVERED, False, "unexpected shape"),
     ("deep", from_sandbox(200, b"[" * 100_000), ResponseError, DELIVERED, False, "unexpected shape"),
     ("no stdout", from_sandbox(200, {"exit_code": 0}), ResponseError, DELIVERED, False, "'stdout'"),
-    ("exit code as text", from_sandbox(200, {"exit_code": "0"}), ResponseError, DELIVERED, False, "'exit_code'"),
-    ("truncated, clean end", from_sandbox(200, b'{"stdout": "a'), ResponseError, DELIVERED, True, "cut short"),
+    (
+        "exit code as text",
+        from_sandbox(200, {"exit_code": "0"}),
+        ResponseError,
+        DELIVERED,
+        False,
+        "'exit_code'",
+    ),
+    (
+        "truncated, clean end",
+        from_sandbox(200, b'{"stdout": "a'),
+        ResponseError,
+        DELIVERED,
+        True,
+        "cut short",
+    ),
     ("truncated", from_sandbox(200, b'{"stdout": "a"}', cut=4), ResponseError, DELIVERED, True, "cut short"),
     ("nothing", None, ConnectionFailedError, UNKNOWN, True, "lost"),
     ("no http", b"SSH-2.0-OpenSSH\r\n\r\n", ConnectionFailedError, UNKNOWN, True, "lost"),
-    ("400", from_sandbox(400, {"error": "command cannot be empty"}), DataPlaneError, DELIVERED, False, "refused"),
+    (
+        "400",
+        from_sandbox(400, {"error": "command cannot be empty"}),
+        DataPlaneError,
+        DELIVERED,
+        False,
+        "refused",
+    ),
     ("413", from_sandbox(413, {"error": "too large"}), RequestTooLargeError, DELIVERED, False, "parts"),
-    ("401 inside", from_sandbox(401, {"error": "Invalid token"}), AuthenticationError, NEVER, False, "signature"),
+    (
+        "401 inside",
+        from_sandbox(401, {"error": "Invalid token"}),
+        AuthenticationError,
+        NEVER,
+        False,
+        "signature",
+    ),
     ("404 inside", from_sandbox(404, b"404 page not found"), SessionError, DELIVERED, False, "agent runtime"),
 ]
 
 
 @pytest.mark.parametrize(
-    ("answer", "kind", "delivery", "transient", "words"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
+    ("answer", "kind", "delivery", "transient", "words"),
+    [case[1:] for case in CASES],
+    ids=[case[0] for case in CASES],
 )
 async def test_every_answer_has_its_error(
     answer: bytes | None, kind: type[AgentCubeError], delivery: Delivery, transient: bool, words: str
@@ -106,10 +180,12 @@ async def test_no_answer_in_time() -> None:
     """A server that says nothing ends the call after the command's time and a while."""
     import asyncio
 
-    async with stub(lambda request: asyncio.sleep(60, b"")) as router:
-        async with AsyncCodeInterpreterDataPlaneClient("s-1", router.url, "default", "i", timeout=0.3) as plane:
-            with pytest.raises(ConnectionFailedError, match=r"within 0\.3 s"):
-                await plane.health()
+    async with (
+        stub(lambda request: asyncio.sleep(60, b"")) as router,
+        AsyncCodeInterpreterDataPlaneClient("s-1", router.url, "default", "i", timeout=0.3) as plane,
+    ):
+        with pytest.raises(ConnectionFailedError, match=r"within 0\.3 s"):
+            await plane.health()
 
 
 async def test_hostile_words_are_tamed() -> None:
@@ -141,7 +217,11 @@ class _Provider:
         (reply(400, {"message": "name is required"}), SessionCreateError, "name is required"),
         (reply(401, {"message": "Missing authorization header"}), AuthenticationError, "WorkloadManager"),
         (reply(403, {"message": "no"}), PermissionDeniedError, "refused"),
-        (reply(404, b"404 page not found", headers={"content-type": "text/plain"}), ResponseError, "WORKLOAD_MANAGER"),
+        (
+            reply(404, b"404 page not found", headers={"content-type": "text/plain"}),
+            ResponseError,
+            "WORKLOAD_MANAGER",
+        ),
         (reply(500, {"message": "internal server error"}), SessionCreateError, "could not create"),
         (reply(504, {"message": "sandbox creation timed out"}), SessionCreateError, "two minutes"),
         (reply(200, HTML), ResponseError, "web page"),
@@ -154,20 +234,18 @@ class _Provider:
 )
 async def test_creation_errors(answer: bytes | None, kind: type[AgentCubeError], words: str) -> None:
     """What can go wrong when a session is created."""
-    async with stub(lambda request: answer) as manager:
-        async with AsyncControlPlaneClient(manager.url) as control_plane:
-            with pytest.raises(kind, match=words) as caught:
-                await control_plane.create_session("i")
+    async with stub(lambda request: answer) as manager, AsyncControlPlaneClient(manager.url) as control_plane:
+        with pytest.raises(kind, match=words) as caught:
+            await control_plane.create_session("i")
     assert isinstance(caught.value, ExchangeError)
     assert len(manager.requests) == 1
 
 
 async def test_creation_with_an_unknown_end_says_so() -> None:
     """When the answer to a creation is lost, the error notes that a sandbox may exist."""
-    async with stub(lambda request: None) as manager:
-        async with AsyncControlPlaneClient(manager.url) as control_plane:
-            with pytest.raises(ConnectionFailedError) as caught:
-                await control_plane.create_session("i")
+    async with stub(lambda request: None) as manager, AsyncControlPlaneClient(manager.url) as control_plane:
+        with pytest.raises(ConnectionFailedError) as caught:
+            await control_plane.create_session("i")
     assert "may have been created" in caught.value.__notes__[0]
 
 
@@ -184,12 +262,14 @@ async def test_creation_through_the_router_is_tried_once(status: int) -> None:
 
 async def test_session_of_another_kind() -> None:
     """A session that answers, but not as its kind does, is told from one that is gone."""
-    async with stub(lambda request: from_sandbox(404, b"<html>no such page</html>")) as router:
-        async with AsyncCodeInterpreterClient(router_url=router.url, session_id="s-1") as client:
-            with pytest.raises(SessionError, match="AsyncAgentRuntimeClient"):
-                await client.execute_command("true")
-            with pytest.raises(SessionError, match="AsyncAgentRuntimeClient"):
-                await client.list_files()
+    async with (
+        stub(lambda request: from_sandbox(404, b"<html>no such page</html>")) as router,
+        AsyncCodeInterpreterClient(router_url=router.url, session_id="s-1") as client,
+    ):
+        with pytest.raises(SessionError, match="AsyncAgentRuntimeClient"):
+            await client.execute_command("true")
+        with pytest.raises(SessionError, match="AsyncAgentRuntimeClient"):
+            await client.list_files()
 
 
 def counting(*answers: bytes | None) -> Callable[[Request], bytes | None]:
@@ -218,22 +298,26 @@ def counting(*answers: bytes | None) -> Callable[[Request], bytes | None]:
 )
 async def test_what_is_sent_again(failure: bytes | None, policy: RetryPolicy, attempts: int) -> None:
     """Two failures, then success: only what the policy allows is tried again."""
-    async with stub(counting(failure, failure, ran("done"))) as router:
-        async with AsyncCodeInterpreterDataPlaneClient("s-1", router.url, "default", "i") as plane:
-            if attempts == 3:
-                assert (await plane.execute(["true"], retry=policy)).stdout == "done"
-            else:
-                with pytest.raises(ExchangeError):
-                    await plane.execute(["true"], retry=policy)
+    async with (
+        stub(counting(failure, failure, ran("done"))) as router,
+        AsyncCodeInterpreterDataPlaneClient("s-1", router.url, "default", "i") as plane,
+    ):
+        if attempts == 3:
+            assert (await plane.execute(["true"], retry=policy)).stdout == "done"
+        else:
+            with pytest.raises(ExchangeError):
+                await plane.execute(["true"], retry=policy)
     assert len(router.requests) == attempts
 
 
 async def test_patience_ends() -> None:
     """A failure that stays is raised once the patience is used up, and not before."""
-    async with stub(lambda request: reply(502, UNREACHABLE)) as router:
-        async with AsyncCodeInterpreterDataPlaneClient("s-1", router.url, "default", "i") as plane:
-            with pytest.raises(ServerError):
-                await plane.execute(["true"], retry=RetryPolicy.ONCE_DELIVERED.with_patience(0.5))
+    async with (
+        stub(lambda request: reply(502, UNREACHABLE)) as router,
+        AsyncCodeInterpreterDataPlaneClient("s-1", router.url, "default", "i") as plane,
+    ):
+        with pytest.raises(ServerError):
+            await plane.execute(["true"], retry=RetryPolicy.ONCE_DELIVERED.with_patience(0.5))
     assert len(router.requests) > 2
 
 
@@ -242,10 +326,12 @@ async def test_retry_after_is_respected() -> None:
     import time
 
     slow_down = reply(429, {"error": "x"}, headers={"retry-after": "1"})
-    async with stub(counting(slow_down, ran())) as router:
-        async with AsyncCodeInterpreterDataPlaneClient("s-1", router.url, "default", "i") as plane:
-            started = time.monotonic()
-            await plane.execute(["true"])
+    async with (
+        stub(counting(slow_down, ran())) as router,
+        AsyncCodeInterpreterDataPlaneClient("s-1", router.url, "default", "i") as plane,
+    ):
+        started = time.monotonic()
+        await plane.execute(["true"])
     assert time.monotonic() - started >= 1
 
 
@@ -253,12 +339,18 @@ async def test_agent_answers() -> None:
     """An agent's refusal, a truncated answer and a vanished session, each its own error."""
     cases: list[tuple[bytes, type[AgentCubeError], str]] = [
         (from_sandbox(422, {"error": "bad prompt"}), DataPlaneError, "422.*bad prompt"),
-        (from_sandbox(200, b'{"a":', headers={"content-type": "application/json"}), ResponseError, "cut short"),
+        (
+            from_sandbox(200, b'{"a":', headers={"content-type": "application/json"}),
+            ResponseError,
+            "cut short",
+        ),
         (reply(404, OLD_404), SessionNotFoundError, "s-1"),
         (reply(200, HTML), ResponseError, "web page"),
     ]
     for answer, kind, words in cases:
-        async with stub(lambda request, answer=answer: answer) as router:  # type: ignore[misc]
-            async with AsyncAgentRuntimeClient("a", router_url=router.url, session_id="s-1") as agent:
-                with pytest.raises(kind, match=words):
-                    await agent.invoke({})
+        async with (
+            stub(lambda request, answer=answer: answer) as router,  # type: ignore[misc]
+            AsyncAgentRuntimeClient("a", router_url=router.url, session_id="s-1") as agent,
+        ):
+            with pytest.raises(kind, match=words):
+                await agent.invoke({})

@@ -39,14 +39,17 @@ def manager_answers(request: Request) -> bytes:
 
 async def test_each_server_gets_its_own_credential() -> None:
     """Two credentials, two servers, and neither sees the other's."""
-    async with stub(manager_answers) as manager, stub(lambda request: ran()) as router:
-        async with AsyncCodeInterpreterClient(
+    async with (
+        stub(manager_answers) as manager,
+        stub(lambda request: ran()) as router,
+        AsyncCodeInterpreterClient(
             workload_manager_url=manager.url,
             router_url=router.url,
             auth=TokenAuth("for-router"),
             workload_manager_auth=TokenAuth("for-manager"),
-        ) as client:
-            await client.execute_command("true")
+        ) as client,
+    ):
+        await client.execute_command("true")
     assert set(tokens(manager.requests)) == {"Bearer for-manager"}
     assert set(tokens(router.requests)) == {"Bearer for-router"}
 
@@ -83,7 +86,11 @@ async def test_service_account_token_is_for_the_manager_only(tmp_path: Path) -> 
 async def test_environment_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """OAuth2 credentials are for the Router, a token beside them for the WorkloadManager."""
     token_server = stub(lambda request: reply(200, {"access_token": "oauth-token", "expires_in": 3600}))
-    async with token_server as issuer, stub(manager_answers) as manager, stub(lambda request: ran()) as router:
+    async with (
+        token_server as issuer,
+        stub(manager_answers) as manager,
+        stub(lambda request: ran()) as router,
+    ):
         monkeypatch.setenv("AGENTCUBE_TOKEN", "manager-token")
         monkeypatch.setenv("AGENTCUBE_OAUTH_TOKEN_URL", issuer.url + "/token")
         monkeypatch.setenv("AGENTCUBE_OAUTH_CLIENT_ID", "me")
@@ -175,26 +182,28 @@ async def test_expired_token_is_renewed_once_after_401(tmp_path: Path) -> None:
         path.write_text(replacement)
         return reply(401, {"error": "invalid or expired token", "code": "UNAUTHORIZED"})
 
-    async with stub(handler) as router:
-        async with AsyncCodeInterpreterClient(
-            router_url=router.url, session_id="s", auth=TokenFileAuth(path)
-        ) as client:
-            replacement = "new"
-            assert await client.execute_command("true") == "ok"
-            assert tokens(router.requests) == ["Bearer old", "Bearer new"]
-            path.write_text("older")
-            replacement = "older"
-            with pytest.raises(AuthenticationError, match="AGENTCUBE_TOKEN"):
-                await client.execute_command("true")
-            assert len(router.requests) == 4
+    async with (
+        stub(handler) as router,
+        AsyncCodeInterpreterClient(router_url=router.url, session_id="s", auth=TokenFileAuth(path)) as client,
+    ):
+        replacement = "new"
+        assert await client.execute_command("true") == "ok"
+        assert tokens(router.requests) == ["Bearer old", "Bearer new"]
+        path.write_text("older")
+        replacement = "older"
+        with pytest.raises(AuthenticationError, match="AGENTCUBE_TOKEN"):
+            await client.execute_command("true")
+        assert len(router.requests) == 4
 
 
 async def test_static_token_is_not_tried_twice() -> None:
     """With a token that cannot change, a 401 is final at once."""
-    async with stub(lambda request: reply(401, {"error": "x"})) as router:
-        async with AsyncCodeInterpreterClient(router_url=router.url, session_id="s", auth_token="t") as client:
-            with pytest.raises(AuthenticationError):
-                await client.execute_command("true")
+    async with (
+        stub(lambda request: reply(401, {"error": "x"})) as router,
+        AsyncCodeInterpreterClient(router_url=router.url, session_id="s", auth_token="t") as client,
+    ):
+        with pytest.raises(AuthenticationError):
+            await client.execute_command("true")
     assert len(router.requests) == 1
 
 
@@ -213,13 +222,17 @@ class Asynchronous:
         return "from-async"
 
 
-@pytest.mark.parametrize(("provider", "token"), [(Synchronous(), "from-sync"), (Asynchronous(), "from-async")])
+@pytest.mark.parametrize(
+    ("provider", "token"), [(Synchronous(), "from-sync"), (Asynchronous(), "from-async")]
+)
 async def test_any_object_with_get_token(provider: AuthProvider, token: str) -> None:
     """A provider may be any object, synchronous or not."""
     assert isinstance(provider, AuthProvider)
-    async with stub(lambda request: from_sandbox(200, {"answer": 1})) as router:
-        async with AsyncAgentRuntimeClient("a", router_url=router.url, session_id="s", auth=provider) as agent:
-            assert await agent.invoke({}) == {"answer": 1}
+    async with (
+        stub(lambda request: from_sandbox(200, {"answer": 1})) as router,
+        AsyncAgentRuntimeClient("a", router_url=router.url, session_id="s", auth=provider) as agent,
+    ):
+        assert await agent.invoke({}) == {"answer": 1}
     assert tokens(router.requests) == [f"Bearer {token}"]
 
 
@@ -244,7 +257,9 @@ async def test_provider_that_yields_nonsense() -> None:
         def get_token(self) -> str:
             return "two\r\nlines"
 
-    async with AsyncCodeInterpreterClient(router_url="http://127.0.0.1:1", session_id="s", auth=Broken()) as client:
+    async with AsyncCodeInterpreterClient(
+        router_url="http://127.0.0.1:1", session_id="s", auth=Broken()
+    ) as client:
         with pytest.raises(AuthenticationError, match="Broken"):
             await client.execute_command("true")
 

@@ -19,7 +19,7 @@ async def test_pool_survives_random_cancellation(client: AsyncCodeInterpreterCli
     """4 s of cancelling with 30 workers on 10 connections; then every request succeeds and nothing is left."""
     settings = client.settings
     narrow = AsyncCodeInterpreterClient(settings=settings, session_id=client.session_id, max_connections=10)
-    rng = random.Random(7)  # noqa: S311
+    rng = random.Random(7)
     cancelled = 0
 
     async def worker() -> None:
@@ -42,7 +42,7 @@ async def test_pool_survives_random_cancellation(client: AsyncCodeInterpreterCli
             ]
         assert cancelled > 50
     async with asyncio.timeout(5):
-        while _sleeping():
+        while _sleeping():  # noqa: ASYNC110 - the kernel has no event for it
             await asyncio.sleep(0.05)
 
 
@@ -57,7 +57,7 @@ def _sleeping() -> list[psutil.Process]:
 
 async def test_two_hundred_tasks(client: AsyncCodeInterpreterClient) -> None:
     """200 tasks share one client; half of them are cancelled; then its whole limit is there again."""
-    rng = random.Random(11)  # noqa: S311
+    rng = random.Random(11)
     tasks = [asyncio.create_task(client.run_code("bash", f"sleep 0.05; echo {n}")) for n in range(200)]
     await asyncio.sleep(0.1)
     doomed = rng.sample(range(200), 100)
@@ -107,8 +107,7 @@ async def test_closing_ends_calls_in_flight() -> None:
     async with stub(lambda request: asyncio.sleep(60, b"")) as router:
         client = await AsyncCodeInterpreterClient.create(router_url=router.url, session_id="s")
         task = asyncio.create_task(client.data_plane.execute(["true"]))
-        while not router.requests:
-            await asyncio.sleep(0.01)
+        await router.asked.wait()
         await client.close()
         with pytest.raises(ClientStateError, match="closed while"):
             await task
@@ -118,9 +117,11 @@ async def test_loopback_is_never_reached_through_a_proxy(monkeypatch: pytest.Mon
     """Proxies in the environment, unusable ones too, are no matter for a server on this machine."""
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
-    async with stub(lambda request: ran("direct")) as router:
-        async with AsyncCodeInterpreterClient(router_url=router.url, session_id="s") as client:
-            assert await client.execute_command("true") == "direct"
+    async with (
+        stub(lambda request: ran("direct")) as router,
+        AsyncCodeInterpreterClient(router_url=router.url, session_id="s") as client,
+    ):
+        assert await client.execute_command("true") == "direct"
 
 
 async def test_other_hosts_are_reached_through_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:

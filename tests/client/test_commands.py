@@ -37,7 +37,12 @@ async def test_failure_keeps_both_outputs(client: AsyncCodeInterpreterClient) ->
 async def test_result_reads_like_the_stock_dictionary(client: AsyncCodeInterpreterClient) -> None:
     """A failing command is a result here, with attributes and with the stock SDK's keys."""
     result = await client.execute_command_result(["sh", "-c", "echo out; exit 4"])
-    assert (result.exit_code, result["exit_code"], result["stdout"], result.get("stderr")) == (4, 4, "out\n", "")
+    assert (result.exit_code, result["exit_code"], result["stdout"], result.get("stderr")) == (
+        4,
+        4,
+        "out\n",
+        "",
+    )
     assert {"stdout", "stderr", "exit_code"} <= set(result)
     with pytest.raises(KeyError):
         result["nonesuch"]
@@ -52,7 +57,9 @@ async def test_missing_program(client: AsyncCodeInterpreterClient) -> None:
 async def test_environment_and_folder(client: AsyncCodeInterpreterClient) -> None:
     """`env` adds variables, `working_dir` counts from the workspace and is created."""
     shown = await client.execute_command(
-        ["sh", "-c", 'echo "$GREETING"; basename "$PWD"'], env={"GREETING": "häl lo"}, working_dir="new folder"
+        ["sh", "-c", 'echo "$GREETING"; basename "$PWD"'],
+        env={"GREETING": "häl lo"},
+        working_dir="new folder",
     )
     assert shown == "häl lo\nnew folder\n"
     assert (await client.list_files("."))[0].is_dir
@@ -125,7 +132,7 @@ async def test_fifty_at_once(client: AsyncCodeInterpreterClient) -> None:
 async def test_timeout_stops_the_command_and_its_children(client: AsyncCodeInterpreterClient) -> None:
     """After a timeout nothing of the command runs on, children that hold its output included."""
     started = time.monotonic()
-    with pytest.raises(CommandTimeoutError, match="within 0.5 s") as caught:
+    with pytest.raises(CommandTimeoutError, match=r"within 0\.5 s") as caught:
         await client.execute_command(["sh", "-c", "echo first; sleep 61 & sleep 61"], timeout=0.5)
     assert time.monotonic() - started < 5
     assert caught.value.timeout == 0.5
@@ -161,7 +168,9 @@ async def test_no_timeout(client: AsyncCodeInterpreterClient) -> None:
     ("timeout", "error"),
     [("30s", TypeError), ("None", TypeError), (True, TypeError), (0, ValueError), (-1, ValueError)],
 )
-async def test_bad_timeouts(client: AsyncCodeInterpreterClient, timeout: object, error: type[Exception]) -> None:
+async def test_bad_timeouts(
+    client: AsyncCodeInterpreterClient, timeout: object, error: type[Exception]
+) -> None:
     """Strings, zero and negative numbers are refused by name and never turned into something else."""
     with pytest.raises(error, match="timeout") as caught:
         await client.execute_command("true", timeout=timeout)  # type: ignore[arg-type]
@@ -261,12 +270,12 @@ async def running(client: AsyncCodeInterpreterClient, command: str) -> bool:
 async def wait_until_running(client: AsyncCodeInterpreterClient, command: str) -> None:
     """Wait for a process to appear."""
     async with asyncio.timeout(10):
-        while not await running(client, command):
+        while not await running(client, command):  # noqa: ASYNC110 - another process's state
             await asyncio.sleep(0.02)
 
 
 async def assert_not_running(client: AsyncCodeInterpreterClient, command: str) -> None:
     """Fail unless a process is gone within a few seconds."""
     async with asyncio.timeout(5):
-        while await running(client, command):
+        while await running(client, command):  # noqa: ASYNC110 - another process's state
             await asyncio.sleep(0.05)

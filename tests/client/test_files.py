@@ -47,7 +47,9 @@ async def hidden(client: AsyncCodeInterpreterClient, folder: str = ".") -> list[
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_every_name_goes_there_and_back(client: AsyncCodeInterpreterClient, tmp_path: Path, name: str) -> None:
+async def test_every_name_goes_there_and_back(
+    client: AsyncCodeInterpreterClient, tmp_path: Path, name: str
+) -> None:
     """Whatever a name is made of, it is that file which is written, listed, read and downloaded."""
     path = f"deep/er/{name}"
     await client.write_file("content of " + name, path)
@@ -57,7 +59,9 @@ async def test_every_name_goes_there_and_back(client: AsyncCodeInterpreterClient
     assert (tmp_path / "here").read_text() == "content of " + name
 
 
-async def test_listing_is_typed_and_reads_like_the_stock_dictionaries(client: AsyncCodeInterpreterClient) -> None:
+async def test_listing_is_typed_and_reads_like_the_stock_dictionaries(
+    client: AsyncCodeInterpreterClient,
+) -> None:
     """Entries have attributes and the stock SDK's keys."""
     await client.write_file("12345", "a.txt")
     (entry,) = [entry for entry in await client.list_files() if entry.name == "a.txt"]
@@ -83,7 +87,9 @@ async def test_absolute_paths_count_from_the_workspace(client: AsyncCodeInterpre
 
 
 @pytest.mark.parametrize("path", ["../x", "a/../../x", "/../../etc/passwd"])
-async def test_paths_that_leave_the_workspace(client: AsyncCodeInterpreterClient, tmp_path: Path, path: str) -> None:
+async def test_paths_that_leave_the_workspace(
+    client: AsyncCodeInterpreterClient, tmp_path: Path, path: str
+) -> None:
     """Every operation refuses a path that leads out."""
     (tmp_path / "f").touch()
     for call in (
@@ -294,7 +300,9 @@ async def test_whole_workspace(client: AsyncCodeInterpreterClient, tmp_path: Pat
 
 async def test_links_out_of_a_downloaded_folder(client: AsyncCodeInterpreterClient, tmp_path: Path) -> None:
     """Links that lead out of the folder are left out and reported; nothing is written through them."""
-    await client.execute_command(["sh", "-c", "mkdir f; ln -s /etc/passwd f/abs; ln -s ../../up f/rel; echo x >f/ok"])
+    await client.execute_command(
+        ["sh", "-c", "mkdir f; ln -s /etc/passwd f/abs; ln -s ../../up f/rel; echo x >f/ok"]
+    )
     done = await client.download_folder("f", str(tmp_path / "f"))
     assert sorted(name.removeprefix("./") for name in done.skipped) == ["abs", "rel"]
     assert sorted(path.name for path in (tmp_path / "f").iterdir()) == ["ok"]
@@ -306,7 +314,9 @@ async def test_full_disk_in_the_sandbox() -> None:
 
     def handler(request: Request) -> bytes:
         if request.target.endswith("api/files"):
-            return from_sandbox(500, {"error": "Failed to write file: write x: no space left on device", "code": 500})
+            return from_sandbox(
+                500, {"error": "Failed to write file: write x: no space left on device", "code": 500}
+            )
         removed.append(request.json["command"][:2])
         return ran()
 
@@ -325,9 +335,9 @@ async def test_full_disk_here(client: AsyncCodeInterpreterClient) -> None:
     from agentcube_kernel.client.downloads import Download
 
     await client.write_file("x" * 100_000, "file")
-    with open("/dev/full", "wb", buffering=0) as full:
-        with pytest.raises(LocalFileError, match="No space left"):
-            await Download(client.data_plane, "file", full, "/dev/full", None).run()
+    full = Path("/dev/full").open("wb", buffering=0)  # noqa: ASYNC230, SIM115 - a device
+    with full, pytest.raises(LocalFileError, match="No space left"):
+        await Download(client.data_plane, "file", full, "/dev/full", None).run()
 
 
 async def test_local_folder_without_permission(client: AsyncCodeInterpreterClient, tmp_path: Path) -> None:

@@ -35,7 +35,13 @@ def test_large_file_through_a_proxy_that_cuts(endpoint: Endpoint, tmp_path: Path
             file.write(data)
     with cutting_proxy(endpoint.data_url, every=20 * MIB) as proxy:
         name = "ROUTER_URL" if "ROUTER_URL" in endpoint.env else "AGENTCUBE_PICOD_URL"
-        command = [sys.executable, "-m", "tests.client.cutting", str(tmp_path / "big"), str(tmp_path / "back")]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.client.cutting",
+            str(tmp_path / "big"),
+            str(tmp_path / "back"),
+        ]
         shown = subprocess.run(
             command,
             env={**os.environ, **endpoint.env, name: proxy.url},

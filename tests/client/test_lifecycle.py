@@ -25,6 +25,8 @@ from tests.client.stub import Request, from_sandbox, ran, reply, stub
 
 pytestmark = pytest.mark.anyio
 
+PLAIN = {"content-type": "text/plain"}
+
 
 async def gone(session_id: str) -> bool:
     """True when the Router does not know a session any more."""
@@ -32,15 +34,15 @@ async def gone(session_id: str) -> bool:
         try:
             await client.health()
         except SessionNotFoundError as error:
-            assert error.session_id == session_id
-            assert error.status == 404
-            return True
+            return (error.session_id, error.status) == (session_id, 404)
         return False
 
 
 async def test_constructing_does_no_io() -> None:
     """A client for a server that does not exist can be made and thrown away."""
-    client = AsyncCodeInterpreterClient(router_url="http://127.0.0.1:1", workload_manager_url="http://127.0.0.1:1")
+    client = AsyncCodeInterpreterClient(
+        router_url="http://127.0.0.1:1", workload_manager_url="http://127.0.0.1:1"
+    )
     assert client.session_id is None
     await client.close()
 
@@ -221,11 +223,17 @@ async def test_delete_that_fails_is_loud_and_can_be_repeated() -> None:
 
     def handler(request: Request) -> bytes:
         if request.method == "DELETE":
-            return reply(401, {"message": "Invalid or expired token"}) if broken else reply(200, {"message": "ok"})
+            return (
+                reply(401, {"message": "Invalid or expired token"})
+                if broken
+                else reply(200, {"message": "ok"})
+            )
         return reply(200, {"sessionId": "s-1"})
 
     async with stub(handler) as server:
-        client = await AsyncCodeInterpreterClient.create(router_url=server.url, workload_manager_url=server.url)
+        client = await AsyncCodeInterpreterClient.create(
+            router_url=server.url, workload_manager_url=server.url
+        )
         with pytest.raises(SessionDeleteError, match="agentcube-kernel sessions stop s-1") as caught:
             await client.stop()
         assert caught.value.session_id == "s-1"
@@ -252,10 +260,12 @@ async def test_deleted_already_is_success() -> None:
 
 async def test_wrong_url_on_delete_is_not_success() -> None:
     """A 404 from a server that is no WorkloadManager does not count as deleted."""
-    async with stub(lambda request: reply(404, b"404 page not found", headers={"content-type": "text/plain"})) as server:
-        async with AsyncControlPlaneClient(server.url) as control_plane:
-            with pytest.raises(SessionDeleteError, match="WORKLOAD_MANAGER_URL"):
-                await control_plane.delete_session("s-1")
+    async with (
+        stub(lambda request: reply(404, b"404 page not found", headers=PLAIN)) as server,
+        AsyncControlPlaneClient(server.url) as control_plane,
+    ):
+        with pytest.raises(SessionDeleteError, match="WORKLOAD_MANAGER_URL"):
+            await control_plane.delete_session("s-1")
 
 
 async def test_session_without_workload_manager_is_reported() -> None:
@@ -283,12 +293,14 @@ async def test_owner_is_demanded_by_the_router() -> None:
             return from_sandbox(200, {"status": "ok"}, session="owned")
         return ran("hi\n")
 
-    async with stub(handler) as server:
-        async with AsyncCodeInterpreterClient(
+    async with (
+        stub(handler) as server,
+        AsyncCodeInterpreterClient(
             router_url=server.url, workload_manager_url=server.url, auth_token="t"
-        ) as client:
-            assert client.session_id == "owned"
-            assert await client.execute_command("echo hi") == "hi\n"
+        ) as client,
+    ):
+        assert client.session_id == "owned"
+        assert await client.execute_command("echo hi") == "hi\n"
     assert calls == [
         ("POST", "code-interpreter"),
         ("GET", "ownerless"),
@@ -339,8 +351,7 @@ async def test_stop_while_a_session_is_being_created() -> None:
     async with stub(handler) as server:
         client = AsyncCodeInterpreterClient(router_url=server.url, workload_manager_url=server.url)
         opening = asyncio.create_task(client.open())
-        while not server.requests:
-            await asyncio.sleep(0.01)
+        await server.asked.wait()
         async with asyncio.timeout(5):
             await client.stop()
         with pytest.raises((ClientStateError, asyncio.CancelledError)):
@@ -366,8 +377,7 @@ async def test_cancelled_block_entry_leaves_no_session() -> None:
 
     async with stub(handler) as server:
         task = asyncio.create_task(use())
-        while not server.requests:
-            await asyncio.sleep(0.01)
+        await server.asked.wait()
         task.cancel()
         asyncio.get_running_loop().call_later(0.2, release.set)
         with pytest.raises(asyncio.CancelledError):
@@ -380,7 +390,9 @@ async def test_forgotten_client_warns() -> None:
     import gc
 
     async with stub(lambda request: reply(200, {"sessionId": "s-7"})) as server:
-        client = await AsyncCodeInterpreterClient.create(router_url=server.url, workload_manager_url=server.url)
+        client = await AsyncCodeInterpreterClient.create(
+            router_url=server.url, workload_manager_url=server.url
+        )
         assert "owned session s-7" in repr(client)
         parts = (client.data_plane, client.control_plane)
         with warnings.catch_warnings(record=True) as caught:

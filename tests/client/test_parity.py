@@ -79,7 +79,10 @@ def test_stock_methods_and_parameters(path: str, ours: type[Any]) -> None:
     pytest.importorskip("agentcube")
     module, _, name = path.rpartition(".")
     stock = getattr(__import__(module, fromlist=[name]), name)
-    members = {"__init__": stock.__init__, **{n: m for n, m in public(stock).items() if inspect.isfunction(m)}}
+    members = {
+        "__init__": stock.__init__,
+        **{n: m for n, m in public(stock).items() if inspect.isfunction(m)},
+    }
     for method, member in members.items():
         theirs = [p for p in inspect.signature(member).parameters.values() if p.name not in STOCK_ONLY]
         mine = list(inspect.signature(getattr(ours, method)).parameters.values())
@@ -115,9 +118,16 @@ def test_public_names() -> None:
     source = ast.parse(inspect.getsource(agentcube_kernel))
     guarded = next(node for node in source.body if isinstance(node, ast.If))
     imported = {
-        (node.module, alias.name) for node in guarded.body if isinstance(node, ast.ImportFrom) for alias in node.names
+        (node.module, alias.name)
+        for node in guarded.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
     }
-    homes = {(f"agentcube_kernel.{home}", name) for home, names in agentcube_kernel._HOMES.items() for name in names}
+    homes = {
+        (f"agentcube_kernel.{home}", name)
+        for home, names in agentcube_kernel._HOMES.items()
+        for name in names
+    }
     assert imported == homes
     assert {name for _, name in homes} | {"load_ipython_extension"} == set(names)
     with pytest.raises(AttributeError, match="nonesuch"):
