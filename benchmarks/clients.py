@@ -11,7 +11,6 @@ import concurrent.futures
 import contextlib
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from rich.table import Table
 
 import agentcube_kernel
 from benchmarks.result import percentile
+from tests.client.memory import peak
 from tests.endpoints import endpoint_from, start_embedded
 
 WORK = {
@@ -65,13 +65,12 @@ def measure(side: str, work: str, rounds: int, sessions: list[str | None], env: 
 
 
 def _load(latencies: list[float], wall: float, processor: float, wrong: int) -> Load:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return Load(
         throughput=len(latencies) / wall,
         p50=percentile(latencies, 50),
         p95=percentile(latencies, 95),
         p99=percentile(latencies, 99),
-        memory=peak / (1 << 20 if sys.platform == "darwin" else 1 << 10),
+        memory=peak() / 2**20,
         wrong=wrong,
         processor=1000 * (time.process_time() - processor) / len(latencies),
     )

@@ -218,6 +218,8 @@ def _work_folder(target: str) -> Iterator[tuple[str, BinaryIO]]:
 
 def _unpack(file: Any, new: str, target: str, source: str) -> tuple[int, tuple[str, ...]]:
     """Unpack what is safe; links and names that lead out of the folder are skipped, never followed."""
+    if not hasattr(tarfile, "data_filter"):
+        raise TransferError("Folders can be unpacked safely with Python 3.11.4 or later only.", path=source)
     file.seek(0)
     files = 0
     skipped: list[str] = []

@@ -12,16 +12,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import ipaddress
 import logging
 import math
 import os
 import ssl
-import urllib.request
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from agentcube_kernel.client.proxies import proxy_for
 from agentcube_kernel.errors import (
     ClientStateError,
     ConfigurationError,
@@ -363,24 +362,3 @@ def _tls_context() -> ssl.SSLContext:
 @functools.cache
 def _no_tls_context() -> ssl.SSLContext:
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-
-
-def proxy_for(url: str) -> str | None:
-    """The proxy that the environment names for a URL; never one for this machine itself."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if is_loopback(host) or urllib.request.proxy_bypass(host):
-        return None
-    proxies: dict[str, Any] = urllib.request.getproxies()
-    proxy = proxies.get(parts.scheme) or proxies.get("all")
-    return (proxy if "://" in proxy else f"http://{proxy}") if proxy else None
-
-
-def is_loopback(host: str) -> bool:
-    """True for ``localhost`` and the loopback addresses."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import hashlib
 import json
-import resource
 import sys
 import threading
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from agentcube_kernel import AsyncCodeInterpreterClient
+from tests.client.memory import peak
 
 
 @dataclass(slots=True)
@@ -77,12 +77,6 @@ def cutting_proxy(target: str, *, every: int) -> Iterator[Cutter]:
         loop.call_soon_threadsafe(stop.set)
         thread.join()
         loop.close()
-
-
-def peak() -> int:
-    """The most memory that this process has ever held, in bytes."""
-    usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return usage if sys.platform == "darwin" else usage * 1024
 
 
 async def transfer(local: str, back: str) -> None:

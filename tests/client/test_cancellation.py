@@ -9,7 +9,8 @@ import time
 import psutil
 import pytest
 
-from agentcube_kernel import AsyncCodeInterpreterClient, ClientStateError
+from agentcube_kernel import AsyncCodeInterpreterClient, ClientStateError, ConnectionFailedError
+from agentcube_kernel.client.heartbeat import Heartbeat
 from tests.client.stub import Request, ran, stub
 
 pytestmark = pytest.mark.anyio
@@ -131,3 +132,40 @@ async def test_other_hosts_are_reached_through_the_proxy(monkeypatch: pytest.Mon
         async with AsyncCodeInterpreterClient(router_url="http://router.invalid", session_id="s") as client:
             assert await client.execute_command("true") == "proxied"
         assert proxy.requests[0].target.startswith("http://router.invalid/")
+
+
+async def test_server_that_closes_idle_connections() -> None:
+    """A kept connection that the server has closed meanwhile is replaced, and the call does not notice."""
+    close = b"HTTP/1.1 200 OK\r\nx-agentcube-session-id: s\r\ncontent-length: 56\r\n\r\n"
+    body = b'{"stdout": "", "stderr": "", "exit_code": 0}'.ljust(56)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(close + body)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, AsyncCodeInterpreterClient(router_url=url, session_id="s") as client:
+        for _ in range(5):
+            assert (await client.data_plane.execute(["true"])).exit_code == 0
+            await asyncio.sleep(0.02)
+
+
+async def test_session_is_kept_awake_while_a_call_waits() -> None:
+    """A long call is accompanied by beats, which end with it; a beat that fails is no harm."""
+    beats: list[int] = []
+    enough = asyncio.Event()
+
+    async def beat() -> None:
+        beats.append(1)
+        if len(beats) >= 3:
+            enough.set()
+        raise ConnectionFailedError("no answer")
+
+    async with asyncio.timeout(5), Heartbeat(beat, interval=0.01):
+        await enough.wait()
+    count = len(beats)
+    await asyncio.sleep(0.05)
+    assert len(beats) == count
