@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import signal
 import sys
 import time
 import traceback
 from collections import deque
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from ..channel.protocol import encode_event
@@ -23,6 +25,11 @@ if TYPE_CHECKING:
     from .comms import Comms
     from .stdin import Stdin
     from .streams import Capture
+
+
+_TASKS_TAKE_CONTEXTS = (
+    "context" in inspect.signature(asyncio.AbstractEventLoop.create_task).parameters
+)  # Python 3.11
 
 
 class CellRunner:
@@ -47,6 +54,7 @@ class CellRunner:
         self._task: asyncio.Task[None] | None = None
         self._comm_tasks: set[asyncio.Task[None]] = set()
         self._server = asyncio.current_task()
+        self._context: dict[str, Any] = {"context": copy_context()} if _TASKS_TAKE_CONTEXTS else {}
         self.before_end: Callable[[], None] = lambda: None
         signal.signal(signal.SIGINT, self._on_sigint)
 
@@ -75,8 +83,9 @@ class CellRunner:
                 self._wake.clear()
                 await self._wake.wait()
             task = self._queue.popleft()
-            # A task of its own: an interrupt cancels it and not this loop, and its context is the cell's.
-            self._task = self.loop.create_task(self._run(task))
+            # A task of its own: an interrupt cancels it and not this loop. The context is one for all cells, so that a
+            # context variable that one cell sets is there in the next.
+            self._task = self.loop.create_task(self._run(task), **self._context)
             try:
                 await self._task
             except BaseException as exc:

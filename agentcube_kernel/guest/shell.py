@@ -22,8 +22,8 @@ from traitlets import Any as AnyTrait
 from traitlets import Type
 
 if TYPE_CHECKING:
-    from types import TracebackType
     from collections.abc import Callable
+    from types import TracebackType
 
     from .outgoing import Outgoing
 

@@ -281,3 +281,10 @@ async def test_libraries_see_the_message_that_they_run_for(sandbox: AsyncSandbox
     cell = Running(sandbox, "get_ipython().kernel.get_parent()['header']['msg_id']", cell_id="abc_1~xyz")
     await cell.end()
     assert (await cell.until("execute_result")).content["data"]["text/plain"] == "'abc_1'"
+
+
+async def test_context_variables_persist(sandbox: AsyncSandbox) -> None:
+    """What one cell sets in the context, the next one finds, also in what it awaits."""
+    await sandbox.run_cell("import contextvars; v = contextvars.ContextVar('v', default=0); token = v.set(5)")
+    assert (await sandbox.run_cell("v.get()")).text == "5"
+    assert (await sandbox.run_cell("async def g(): return v.get()\nawait g()")).text == "5"
