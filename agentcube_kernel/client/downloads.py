@@ -146,7 +146,7 @@ class Download:
         result = await self._plane.execute(
             ["sh", "-c", SHA256 + 'sha "$1"', "sh", f"./{self._source}"],
             timeout=NO_TIMEOUT,
-            retry=RetryPolicy.IDEMPOTENT,
+            retry=RetryPolicy.IDEMPOTENT.with_patience(_PATIENCE),
         )
         theirs = result.stdout.strip()
         if result.exit_code != 0 or len(theirs) != 64:

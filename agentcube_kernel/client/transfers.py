@@ -58,7 +58,9 @@ for b in iter(lambda:sys.stdin.buffer.read(1<<20),b""):h.update(b)
 print(h.hexdigest())' <"$1"; fi
 }
 """
+# Both may run twice, when the answer to the first time was lost: what is done already counts as done.
 _APPEND = """\
+if [ ! -e "$1" ] && [ "$(wc -c <"$2")" -eq "$4" ]; then exit 0; fi
 dd if="$1" of="$2" bs=65536 seek="$3" conv=notrunc 2>"$1.err" && rm -f "$1" "$1.err" && exit
 cat "$1.err" >&2; exit 1
 """
@@ -66,9 +68,12 @@ _FINISH = (
     SHA256
     + f"""\
 [ -d "$2" ] && exit {IS_A_DIRECTORY}
-[ "$(sha "$1")" = "$3" ] || exit {WRONG_CHECKSUM}
-mode=$4; [ -x "$2" ] && mode=0755
-chmod "$mode" "$1" && mv -f -- "$1" "$2"
+if [ -e "$1" ]; then
+  [ "$(sha "$1")" = "$3" ] || exit {WRONG_CHECKSUM}
+  mode=$4; [ -x "$2" ] && mode=0755
+  chmod "$mode" "$1" && mv -f -- "$1" "$2" && exit
+fi
+[ "$(sha "$2")" = "$3" ]
 """
 )
 
@@ -117,7 +122,7 @@ class Upload:
             result = await self._plane.execute(
                 ["sh", "-c", _FINISH, "sh", f"./{self.part}", f"./{self._target}", digest, self._mode],
                 timeout=NO_TIMEOUT,
-                retry=RetryPolicy.ONCE_DELIVERED,
+                retry=RetryPolicy.IDEMPOTENT.with_patience(_PATIENCE),
             )
             self._judge(result)
         return Transferred(path=self._target, size=self.sent, sha256=digest)
@@ -187,7 +192,9 @@ class Upload:
                 f"./{self.part}",
                 str(self.sent // BLOCK),
             ]
-            self._judge(await self._plane.execute(command, retry=RetryPolicy.IDEMPOTENT))
+            self._judge(
+                await self._plane.execute(command, retry=RetryPolicy.IDEMPOTENT.with_patience(_PATIENCE))
+            )
         elapsed = max(asyncio.get_running_loop().time() - started, 1e-3)
         if len(piece) >= BLOCK:
             wished = len(piece) * _SECONDS_PER_PIECE / elapsed

@@ -51,7 +51,6 @@ def test_large_file_through_a_proxy_that_cuts(endpoint: Endpoint, tmp_path: Path
             cwd=Path(__file__).parents[2],
         )
     report = json.loads(shown.stdout)
-    print(report, proxy.cuts)  # noqa: T201
     assert report["checksums"] == [digest.hexdigest()] * 3
     assert proxy.cuts >= 2 * size // (20 * MIB) - 1
     assert report["grown"] < 64 * MIB, report
