@@ -60,5 +60,10 @@ class Running:
 
 
 def types(result: CellResult) -> list[str]:
-    """The event types of a cell, without those that frame every cell."""
-    return [event.type for event in result.events if event.type not in ("execute_input", "execute_reply")]
+    """The event types of a cell, without those that frame every cell; text may come in any number of pieces."""
+    found = [event.type for event in result.events if event.type not in ("execute_input", "execute_reply")]
+    return [
+        type
+        for before, type in zip([None, *found], found, strict=False)
+        if (before, type) != ("stream", "stream")
+    ]

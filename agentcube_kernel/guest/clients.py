@@ -68,5 +68,5 @@ class Client:
         elif quiet:
             wait = QUIET
         else:
-            wait = 0.004 if now - self.last_flush > 0.05 else 0.02
+            wait = 0.003 if now - self.last_flush > 0.03 else 0.012
         self.flush_at = now + wait if self.flush_at is None else min(self.flush_at, now + wait)
