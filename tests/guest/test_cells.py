@@ -117,7 +117,8 @@ async def test_displays_update_and_clear(sandbox: AsyncSandbox) -> None:
         "clear_output",
         "stream",
     ]
-    assert result.events[2].content["transient"] == {"display_id": "d"}
+    shown = [event for event in result.events if event.type == "display_data"]
+    assert shown[0].content["transient"] == {"display_id": "d"}
 
 
 async def test_odd_values_are_displayed(sandbox: AsyncSandbox) -> None:
