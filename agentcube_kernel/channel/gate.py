@@ -8,6 +8,7 @@ may do in the user's browser belongs.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -63,11 +64,31 @@ def _text(value: str) -> str:
     return value.encode("utf-8", "replace").decode("utf-8")
 
 
+# Colours and cursor movements (CSI) are what programs print. The sequences that do more to a terminal lose their first
+# character: OSC (title, clipboard, links), DCS, SOS, PM, APC, full reset, the shifts, and all of them in their 8-bit
+# form. An escape at the very end could be completed by the next piece of text.
+_SEQUENCES = re.compile(r"\x1b(?=[\]PX^_c])|\x1b\Z|[\x0e\x0f\x80-\x9f]")
+
+
+def _terminal_text(value: str) -> str:
+    """Text that may end up in a terminal: harmless there, whatever it is."""
+    if value.isascii():
+        if "\x1b" not in value and "\x0e" not in value and "\x0f" not in value:
+            return value
+    else:
+        value = _text(value)
+    return _SEQUENCES.sub("", value)
+
+
 def _str(content: Mapping[str, Any], key: str) -> str:
     value = content.get(key)
     if not isinstance(value, str):
         raise _WrongShapeError(f"{key} is not text")
     return value if value.isascii() else _text(value)
+
+
+def _shown(content: Mapping[str, Any], key: str) -> str:
+    return _terminal_text(_str(content, key))
 
 
 def _int(content: Mapping[str, Any], key: str) -> int:
@@ -89,14 +110,14 @@ def _lines(content: Mapping[str, Any], key: str) -> list[str]:
     value = content.get(key, [])
     if not isinstance(value, list) or not all(isinstance(line, str) for line in value):
         raise _WrongShapeError(f"{key} is not a list of text")
-    return [_text(line) for line in value]
+    return [_terminal_text(line) for line in value]
 
 
 def _stream(content: Content) -> Content:
     name = _str(content, "name")
     if name not in _STREAMS:
         raise _WrongShapeError("an unknown stream")
-    return {"name": name, "text": _str(content, "text")}
+    return {"name": name, "text": _shown(content, "text")}
 
 
 def _display(content: Content) -> Content:
@@ -113,6 +134,8 @@ def _mime_bundle(content: Content) -> Content:
         # Jupyter: text and base64 are strings (or lists of lines); only JSON types carry structure.
         if isinstance(value, dict) and not mime.endswith("json"):
             raise _WrongShapeError(f"{mime[:80]} is not text")
+    if isinstance(data.get("text/plain"), str):
+        data["text/plain"] = _terminal_text(data["text/plain"])
     return data
 
 
@@ -126,7 +149,7 @@ def _execute_result(content: Content) -> Content:
 
 def _error(content: Content) -> Content:
     return {
-        "ename": _str(content, "ename"),
+        "ename": _shown(content, "ename"),
         "evalue": _str(content, "evalue"),
         "traceback": _lines(content, "traceback"),
     }
@@ -172,7 +195,7 @@ def _comm(content: Content) -> Content:
 
 
 def _input_request(content: Content) -> Content:
-    return {"prompt": _str(content, "prompt"), "password": content.get("password") is True}
+    return {"prompt": _shown(content, "prompt"), "password": content.get("password") is True}
 
 
 _SHAPES: Mapping[str, Callable[[Content], Content]] = {

@@ -117,3 +117,27 @@ def test_payloads_that_open_files_do_not_pass() -> None:
 def test_malformed_answers_to_questions_are_empty(question: str, reply: object) -> None:
     """A front end gets a proper reply or none, never a broken one."""
     assert admit_reply(reply, question) == {}
+
+
+@pytest.mark.parametrize(
+    ("sent", "shown"),
+    [
+        ("\x1b[31mred\x1b[0m\r50%\b\t\x1b[2K\x1b[A", "\x1b[31mred\x1b[0m\r50%\b\t\x1b[2K\x1b[A"),
+        ("\x1b]52;c;ZXZpbA==\x07", "]52;c;ZXZpbA==\x07"),
+        ("\x1b]0;title\x1b\\", "]0;title\x1b\\"),
+        ("\x1bP1$r\x1b\\\x1b_x\x1b^y\x1bXz", "P1$r\x1b\\_x^yXz"),
+        ("\x9d52;c;x\x9c", "52;c;x"),
+        ("\x1bc", "c"),
+        ("half\x1b", "half"),
+        ("\x0eshift\x0f", "shift"),
+        ("é\x1b]0;x\x07", "é]0;x\x07"),
+    ],
+)
+def test_text_does_nothing_to_a_terminal_but_colours_and_cursor(sent: str, shown: str) -> None:
+    """Sequences that set titles, clipboards or modes arrive as the visible text of themselves."""
+    assert admit(event("stream", {"name": "stdout", "text": sent})).content["text"] == shown
+    traceback = admit(event("error", {"ename": sent, "evalue": "", "traceback": [sent]})).content
+    assert (traceback["ename"], traceback["traceback"]) == (shown, [shown])
+    result = {"data": {"text/plain": sent}, "execution_count": 1}
+    assert admit(event("execute_result", result)).content["data"]["text/plain"] == shown
+    assert admit(event("input_request", {"prompt": sent})).content["prompt"] == shown
