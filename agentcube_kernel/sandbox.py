@@ -11,10 +11,11 @@ import shlex
 import time
 import uuid
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from .channel.cell_result import CellResult, result_of
 from .channel.channel import Channel, comm_task
 from .channel.policy import restrain
 from .channel.relay import FOLDER, GuestRef
@@ -60,66 +61,6 @@ class RecoveredCell:
     """A cell of an earlier process that had not ended when this one took its guest over."""
 
     id: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CellResult:
-    """How a cell ended and everything it put out."""
-
-    status: str
-    """`ok` or `error`."""
-    execution_count: int
-    events: tuple[Event, ...] = field(repr=False)
-    """All events in order, `execute_reply` included."""
-    ename: str | None = None
-    evalue: str | None = None
-    traceback: tuple[str, ...] = field(default=(), repr=False)
-    """Lines with terminal colours, as IPython makes them."""
-
-    @property
-    def ok(self) -> bool:
-        return self.status == "ok"
-
-    @property
-    def stdout(self) -> str:
-        return self._text("stdout")
-
-    @property
-    def stderr(self) -> str:
-        return self._text("stderr")
-
-    @property
-    def result(self) -> Mapping[str, Any] | None:
-        """The mime bundle of the cell's last expression."""
-        for event in reversed(self.events):
-            if event.type == "execute_result":
-                bundle: Mapping[str, Any] = event.content["data"]
-                return bundle
-        return None
-
-    @property
-    def text(self) -> str | None:
-        """The last expression's value as plain text."""
-        value = (self.result or {}).get("text/plain")
-        return value if isinstance(value, str) else None
-
-    @property
-    def displays(self) -> list[Mapping[str, Any]]:
-        """The mime bundles that were displayed, `execute_result` included."""
-        shown = ("display_data", "execute_result")
-        return [event.content["data"] for event in self.events if event.type in shown]
-
-    @property
-    def user_expressions(self) -> Mapping[str, Any]:
-        expressions: Mapping[str, Any] = self.events[-1].content.get("user_expressions", {})
-        return expressions
-
-    def _text(self, name: str) -> str:
-        return "".join(
-            event.content["text"]
-            for event in self.events
-            if event.type == "stream" and event.content["name"] == name
-        )
 
 
 class _DataPlaneRunner:
@@ -424,7 +365,7 @@ class AsyncSandbox:
 
         if timeout is None:
             await collect()
-            return _result(events)
+            return result_of(events)
         with contextlib.suppress(GuestStartError):
             await self.open()
         collecting = asyncio.get_running_loop().create_task(collect(), name="agentcube-cell")
@@ -438,7 +379,7 @@ class AsyncSandbox:
                 collecting.cancel()
                 await asyncio.wait({collecting})
         await collecting
-        return _result(events)
+        return result_of(events)
 
     async def _stop_cell(self, cell_id: str, collecting: asyncio.Task[None]) -> bool:
         """Interrupt a cell and wait a while for its end; say whether it came."""
@@ -590,18 +531,6 @@ class AsyncSandbox:
     async def _stop_quietly(self) -> None:
         with contextlib.suppress(AgentCubeError):
             await self.stop()
-
-
-def _result(events: Sequence[Event]) -> CellResult:
-    reply = events[-1].content
-    return CellResult(
-        status=reply["status"],
-        execution_count=reply["execution_count"],
-        events=tuple(events),
-        ename=reply.get("ename"),
-        evalue=reply.get("evalue"),
-        traceback=tuple(reply.get("traceback", ())),
-    )
 
 
 def _well_formed(code: str) -> str:
