@@ -36,14 +36,14 @@ class Notebook(FrontEnd):
         assert outcome.status == "error", shown(outcome)
         return f"{outcome.content['ename']}: {outcome.content['evalue']}"
 
-    async def answer(self, line: str) -> str:
+    async def says(self, line: str) -> str:
         """Run a `%sandbox` line; the text of its answer."""
         outcome = await self.cell(f"%sandbox {line}")
         return shown(outcome)
 
     async def session_id(self, name: str = "") -> str:
         """The id of a sandbox's session."""
-        found = re.search(r"session +([0-9a-f-]{36})", await self.answer(f"info {name}"))
+        found = re.search(r"session +([0-9a-f-]{36})", await self.says(f"info {name}"))
         assert found is not None
         return found[1]
 
@@ -63,7 +63,7 @@ def shown(outcome: Outcome) -> str:
             parts.append(content["text"])
         elif "data" in content:
             parts.append(content["data"].get("text/plain", ""))
-    return re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(parts))
+    return re.sub(r"\x1b\[[0-9;]*m", "", "".join(parts))
 
 
 @asynccontextmanager

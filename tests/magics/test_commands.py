@@ -43,7 +43,7 @@ async def test_each_has_variables_of_its_own(user: Notebook) -> None:
     await user.cell("%%sandbox b\nx = 2")
     assert shown(await user.cell("%%sandbox a\nx")) == "1"
     assert shown(await user.cell("%%sandbox\nx")) == "2"
-    await user.answer("use a")
+    await user.says("use a")
     assert shown(await user.cell("%%sandbox\nx")) == "1"
 
 
@@ -114,10 +114,10 @@ async def test_ctrl_c_interrupts_a_cell_in_several(user: Notebook) -> None:
 async def test_push_and_pull(user: Notebook) -> None:
     """Plain data and arrays go to several sandboxes and come back, under other names too."""
     await user.cell("import numpy as np\narray = np.arange(4.0)\nplain = {'t': (1, 2), 3: {4}}")
-    await user.answer("push array plain:renamed --to a --to b")
+    await user.says("push array plain:renamed --to a --to b")
     await user.cell("%%sandbox a\nassert (array == [0, 1, 2, 3]).all()\ndouble = array * 2")
     assert shown(await user.cell("%%sandbox a\nrenamed")) == "{'t': (1, 2), 3: {4}}"
-    await user.answer("pull double:twice --from a")
+    await user.says("pull double:twice --from a")
     assert shown(await user.cell("twice")) == "array([0., 2., 4., 6.])"
 
 
@@ -136,7 +136,7 @@ async def test_pickle_only_when_asked(user: Notebook) -> None:
     """`--pickle` carries what has no safe format."""
     await user.cell("%%sandbox a\nimport array\nodd = array.array('i', [1, 2])")
     assert "cannot be sent without pickle" in await user.fails("%sandbox pull odd --from a")
-    text = await user.answer("pull odd --from a --pickle")
+    text = await user.says("pull odd --from a --pickle")
     assert "As pickle: odd" in text
     if user.kind == "ipykernel":
         assert "Warning: --pickle" in text
@@ -149,17 +149,17 @@ async def test_files_go_there_and_back(user: Notebook, tmp_path: Path) -> None:
     (folder / "sub").mkdir(parents=True)
     (folder / "ä #1?.txt").write_text("one")
     (folder / "sub" / "two.txt").write_text("two")
-    await user.answer(f"put '{folder}' up/ --in a")
-    assert "ä #1?.txt" in await user.answer("ls 'up/in put' --in a")
+    await user.says(f"put '{folder}' up/ --in a")
+    assert "ä #1?.txt" in await user.says("ls 'up/in put' --in a")
     out = tmp_path / "out"
-    assert "1 file" in await user.answer(f"get 'up/in put' --to {out}/ --in a") or True
+    await user.says(f"get 'up/in put' --to {out}/ --in a")
     assert (out / "in put" / "sub" / "two.txt").read_text() == "two"
-    await user.answer(f"get 'up/in put/*.txt' {out}/ --in a")
+    await user.says(f"get 'up/in put/*.txt' {out}/ --in a")
     assert (out / "ä #1?.txt").read_text() == "one"
     error = await user.fails(f"%sandbox get 'up/in put/*.txt' {out}/ --in a")
     assert "is on this machine already" in error
     assert "--force" in error
-    await user.answer(f"get 'up/in put/*.txt' {out}/ --in a --force")
+    await user.says(f"get 'up/in put/*.txt' {out}/ --in a --force")
     assert "There is no 'nowhere' in the sandbox" in await user.fails("%sandbox get nowhere --in a")
     assert "OutsideWorkspaceError" in await user.fails("%sandbox get ../../etc/passwd --in a")
     assert "There is no file or folder '/no/such'" in await user.fails("%sandbox put /no/such")
@@ -169,7 +169,7 @@ async def test_restart_keeps_files_and_drops_variables(user: Notebook) -> None:
     """A restart is a fresh interpreter in the same session."""
     before = await user.session_id("a")
     await user.cell("%%sandbox a\nx = 1\nopen('kept', 'w').close()")
-    await user.answer("restart a")
+    await user.says("restart a")
     assert await user.session_id("a") == before
     assert shown(await user.cell("%%sandbox a\nimport os\n'x' in globals(), os.path.exists('kept')")) == (
         "(False, True)"
@@ -178,7 +178,7 @@ async def test_restart_keeps_files_and_drops_variables(user: Notebook) -> None:
 
 async def test_interrupt_names_the_sandbox(user: Notebook) -> None:
     """`interrupt` reaches a sandbox in which nothing runs, too, and leaves it as it was."""
-    assert "Interrupted a" in await user.answer("interrupt a")
+    assert "Interrupted a" in await user.says("interrupt a")
     assert shown(await user.cell("%%sandbox a\n1")) == "1"
 
 
@@ -186,14 +186,14 @@ async def test_detach_and_attach_find_the_same_sandbox(user: Notebook) -> None:
     """A detached sandbox lives on, and is found by name and by id, with its variables."""
     await user.cell("%%sandbox a\nx = 'still here'")
     session_id = await user.session_id("a")
-    await user.answer("detach a")
+    await user.says("detach a")
     assert await is_there(session_id)
     assert "There is no sandbox 'a'" in await user.fails("%sandbox use a")
-    await user.answer("attach a --as again")
+    await user.says("attach a --as again")
     assert shown(await user.cell("%%sandbox again\nx")) == "'still here'"
     assert "is attached already, as 'again'" in await user.fails(f"%sandbox attach {session_id} --as more")
-    assert "again (current)" in await user.answer(f"attach {session_id}")
-    await user.answer("stop again")
+    assert "again (current)" in await user.says(f"attach {session_id}")
+    await user.says("stop again")
     assert not await is_there(session_id)
 
 
@@ -202,17 +202,17 @@ async def test_what_others_made_is_not_deleted(user: Notebook) -> None:
     async with AsyncCodeInterpreterClient() as other:
         assert other.session_id is not None
         await other.write_file("from outside", "note.txt")
-        await user.answer(f"attach {other.session_id} --as theirs")
-        assert "note.txt" in await user.answer("ls")
+        await user.says(f"attach {other.session_id} --as theirs")
+        assert "note.txt" in await user.says("ls")
         assert shown(await user.cell("%%sandbox theirs\nopen('note.txt').read()")) == "'from outside'"
-        assert "attached" in await user.answer("info theirs")
+        assert "attached" in await user.says("info theirs")
         error = await user.fails("%sandbox stop theirs")
         assert "made by somebody else" in error
         assert "--force" in error
-        await user.answer("detach theirs")
+        await user.says("detach theirs")
         assert await is_there(other.session_id)
-        await user.answer(f"attach {other.session_id} --as theirs")
-        await user.answer("stop theirs --force")
+        await user.says(f"attach {other.session_id} --as theirs")
+        await user.says("stop theirs --force")
         assert not await is_there(other.session_id)
 
 
@@ -225,7 +225,7 @@ async def test_names_are_checked(user: Notebook) -> None:
     assert "cannot be a name" in await user.fails("%sandbox new -- -x")
     unknown = await user.fails("%sandbox attach 00000000-0000-0000-0000-000000000000")
     assert "SessionNotFoundError" in unknown
-    assert "b (current)" in await user.answer("")
+    assert "b (current)" in await user.says("")
 
 
 async def test_lines_that_cannot_be_done_say_why(user: Notebook) -> None:
@@ -235,8 +235,8 @@ async def test_lines_that_cannot_be_done_say_why(user: Notebook) -> None:
     assert "length of time" in await user.fails("%%sandbox a --timeout soon\n1")
     assert "The line cannot be read" in await user.fails("%sandbox put 'open")
     assert "give a name or --all" in await user.fails("%sandbox stop a --all")
-    assert "InterpreterNotFoundError" in await user.fails("%sandbox new c --interpreter not-there")
-    assert " c " not in await user.answer("list")
+    assert "ConfigurationError" in await user.fails("%sandbox new c --interpreter a/b")
+    assert " c " not in await user.says("list")
 
 
 async def test_what_is_told(user: Notebook) -> None:
@@ -245,17 +245,17 @@ async def test_what_is_told(user: Notebook) -> None:
     listing = await user.cell("%sandbox list")
     data = (listing.of_type("display_data") + listing.of_type("execute_result"))[0]["data"]
     assert "user-select:all" in data["text/html"]
-    assert "may end in" in await user.answer("")
-    assert "memory of the interpreter" in await user.answer("stats a")
-    assert "AGENTCUBE_TOKEN" in await user.answer("config")
-    assert "Copy files and folders of this machine" in await user.answer("help put")
+    assert "may end in" in await user.says("")
+    assert "memory of the interpreter" in await user.says("stats a")
+    assert "AGENTCUBE_TOKEN" in await user.says("config")
+    assert "Copy files and folders of this machine" in await user.says("help put")
     for command in ("new", "attach", "detach", "push", "%%sandbox"):
-        assert command in await user.answer("help")
-    assert "is not trusted" in await user.answer("trust off --in a")
+        assert command in await user.says("help")
+    assert "is not trusted" in await user.says("trust off --in a")
     html = "from IPython.display import HTML\nHTML('<b onclick=\"x()\">bold</b><script>x()</script>')"
     cleaned = await user.cell(f"%%sandbox a\n{html}")
     assert cleaned.of_type("display_data")[0]["data"]["text/html"] == "<b>bold</b>"
-    await user.answer("trust on --in a")
+    await user.says("trust on --in a")
     assert (
         "<script>"
         in (await user.cell(f"%%sandbox a\n{html}")).of_type("display_data")[0]["data"]["text/html"]
@@ -287,7 +287,7 @@ async def test_an_owned_session_is_in_the_ledger_before_its_first_cell(user: Not
 
 async def test_keep_alive_holds_a_session(user: Notebook) -> None:
     """How long a session is held is shown, and a time that is none is refused."""
-    assert "kept alive for 2 h" in await user.answer("use a --keep-alive 2h")
+    assert "kept alive for 2 h" in await user.says("use a --keep-alive 2h")
     assert "length of time" in await user.fails("%sandbox use a --keep-alive forever")
 
 
@@ -295,10 +295,10 @@ async def test_keep_alive_holds_a_session(user: Notebook) -> None:
 async def test_two_notebooks_share_a_session(open_notebook: OpenNotebook, kind: str) -> None:
     """Attached to one session, notebooks share variables; each sees its own cells, and is told when it waits."""
     first = await open_notebook(kind)
-    await first.answer("new shared")
+    await first.says("new shared")
     session_id = await first.session_id()
     second = await open_notebook(kind)
-    await second.answer(f"attach {session_id} --as shared")
+    await second.says(f"attach {session_id} --as shared")
     await first.cell("%%sandbox shared\nx = 'from the first'")
     assert shown(await second.cell("%%sandbox shared\nx")) == "'from the first'"
 
@@ -308,11 +308,9 @@ async def test_two_notebooks_share_a_session(open_notebook: OpenNotebook, kind: 
     waiting = await second.cell("%%sandbox shared\nprint('second')")
     assert "is running something else" in waiting.text("stderr")
     assert waiting.text() == "second\n"
-    assert shown(await first.end(long)) == "first on\n\nfirst off\n" or "second" not in shown(
-        await first.end(long)
-    )
-    await second.answer("detach")
-    await first.answer("stop shared")
+    assert (await first.end(long)).text() == "first on\nfirst off\n"
+    await second.says("detach")
+    await first.says("stop shared")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -322,15 +320,15 @@ async def test_a_kept_session_is_offered_again(
     """A session made with --keep survives its kernel and is offered when the same notebook is opened."""
     monkeypatch.setenv("JPY_SESSION_NAME", str(tmp_path / "analysis.ipynb"))
     first = await open_notebook(kind)
-    await first.answer("new data --keep")
+    await first.says("new data --keep")
     session_id = await first.session_id()
     await first.cell("%%sandbox data\nx = 1")
     await first.disconnect()
     await first.manager.shutdown_kernel()
     second = await open_notebook(kind)
-    assert "`%sandbox attach data`" in await second.answer("list")
-    await second.answer("attach data")
+    assert "`%sandbox attach data`" in await second.says("list")
+    await second.says("attach data")
     assert await second.session_id() == session_id
     assert shown(await second.cell("%%sandbox\nx")) == "1"
-    await second.answer("stop data")
+    await second.says("stop data")
     assert not await is_there(session_id)
