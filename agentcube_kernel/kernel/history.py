@@ -88,13 +88,7 @@ class History:
             n = field(request, "n", int, None)
             found = self.manager.get_tail(n, raw=raw, output=output, include_latest=True)
         elif kind == "range":
-            found = self.manager.get_range(
-                field(request, "session", int, 0),
-                field(request, "start", int, 1),
-                field(request, "stop", int, None),
-                raw=raw,
-                output=output,
-            )
+            found = self._range(request, raw=raw, output=output)
         elif kind == "search":
             found = self.manager.search(
                 field(request, "pattern", str, "*"),
@@ -104,6 +98,17 @@ class History:
                 unique=field(request, "unique", bool, False),
             )
         return {"status": "ok", "history": list(found)}
+
+    def _range(self, request: Request, *, raw: bool, output: bool) -> Iterable[Any]:
+        found = self.manager.get_range(
+            field(request, "session", int, 0),
+            field(request, "start", int, 1),
+            field(request, "stop", int, None),
+            raw=raw,
+            output=output,
+        )
+        # IPython calls the current session 0 here, and by its number everywhere else.
+        return [(session or self.manager.session_number, *rest) for session, *rest in found]
 
     def close(self) -> None:
         """Write what is pending and close the file."""

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("agentcube_kernel.kernel")
 
+UNASKED_SECONDS = 0.3
+"""How long the sandbox's start waits for a front end's first question, which is to be answered without delay."""
+
 SHUTDOWN_SECONDS = 2.0
 """Jupyter kills a kernel 2.5 s after asking it to go."""
 
@@ -76,6 +79,7 @@ class AgentCubeKernel(ConcurrentKernel):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.help_links = info.HELP_LINKS
+        self._in_background = False
         assert self.session is not None
         self._publisher = Publisher(self.session, self.iopub_socket, self._topic)
         self._stdin = Stdin(self.session, self.stdin_socket)
@@ -125,9 +129,13 @@ class AgentCubeKernel(ConcurrentKernel):
 
     def start(self) -> None:
         super().start()
-        self.main_loop.call_soon(self._started)
+        self.main_loop.call_later(UNASKED_SECONDS, self._begin_background)
 
-    def _started(self) -> None:
+    def _begin_background(self) -> None:
+        """Do what takes a while, once the front end has been told that the kernel is there."""
+        if self._in_background:
+            return
+        self._in_background = True
         self.lifecycle.claim_soon()
         if self.eager_start:
             self.lifecycle.start_soon()
@@ -146,6 +154,7 @@ class AgentCubeKernel(ConcurrentKernel):
         }
 
     async def _answer_kernel_info(self, request: Request) -> dict[str, Any]:
+        self.main_loop.call_soon(self._begin_background)  # and so after the reply
         return {"status": "ok", **self.kernel_info}
 
     # Execution

@@ -7,8 +7,6 @@ import logging
 from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING
 
-from .records import Records
-
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator
 
@@ -16,7 +14,7 @@ if TYPE_CHECKING:
     from ..client.results import SessionInfo
     from ..config import Settings
     from ..sandbox import AsyncSandbox
-    from .records import Predecessor
+    from .records import Predecessor, Records
 
 log = logging.getLogger("agentcube_kernel.kernel")
 
@@ -38,9 +36,10 @@ class Lifecycle:
         """Takes the events of a sandbox that belong to no running cell."""
         self.sandbox: AsyncSandbox | None = None
         self._on_step: Callable[[str], None] = lambda step: None
-        self._records = Records(connection_file)
+        self._opened_records: Records | None = None
         self._claiming: asyncio.Task[Predecessor | None] | None = None
         self._opening: asyncio.Task[AsyncSandbox] | None = None
+        self._inherited: AsyncSandbox | None = None
         self._continued = False
         self._untouched = False  # the sandbox is new, and nothing is lost with it
         self._news: list[str] = []
@@ -58,11 +57,20 @@ class Lifecycle:
             return None
         return sandbox if self._opening is None else None
 
+    @property
+    def _records(self) -> Records:
+        if self._opened_records is None:
+            from .records import Records
+
+            self._opened_records = Records(self.connection_file)
+        return self._opened_records
+
     # Starting
 
     def claim_soon(self) -> None:
         """Look for a sandbox of the kernel before this one, in the background. No network is involved."""
-        self._claiming = asyncio.get_running_loop().create_task(asyncio.to_thread(self._records.claim))
+        claim = asyncio.to_thread(lambda: self._records.claim())
+        self._claiming = asyncio.get_running_loop().create_task(claim)
 
     def start_soon(self) -> None:
         """Start the sandbox in the background. An error is kept from sight: the first cell tries again."""
@@ -87,6 +95,8 @@ class Lifecycle:
             raise
 
     def _begin(self) -> asyncio.Task[AsyncSandbox]:
+        if self._claiming is None:
+            self.claim_soon()
         self._opening = opening = asyncio.get_running_loop().create_task(self._open())
         opening.add_done_callback(self._opened)
         return opening
@@ -114,7 +124,7 @@ class Lifecycle:
     async def _open(self) -> AsyncSandbox:
         settings = await asyncio.to_thread(_load)
         predecessor = None if self._claiming is None else await self._claiming
-        if predecessor is not None and not self._continued:
+        if predecessor is not None and not self._continued and self.sandbox is self._inherited:
             await self._continue(settings, predecessor)
             self._continued = True
         if self.sandbox is None:
@@ -170,9 +180,9 @@ class Lifecycle:
                 "This kernel was pointed at another AgentCube meanwhile, and starts in a new sandbox."
             )
             return
-        if self.sandbox is None:
-            self.sandbox = self._make(settings, predecessor)
-        sandbox = self.sandbox
+        if self._inherited is None:
+            self._inherited = self.sandbox = self._make(settings, predecessor)
+        sandbox = self._inherited
         try:
             if predecessor.restarted:
                 sandbox.on_background = None  # whatever the old interpreter has left to say
@@ -195,7 +205,7 @@ class Lifecycle:
                 f"The sandbox that this kernel used (session {predecessor.session_id}) is gone, with its variables and "
                 "files. This is a new one."
             )
-            self.sandbox = None
+            self._inherited = self.sandbox = None
             await sandbox.close()
             if predecessor.session_id is not None:
                 await asyncio.to_thread(self._records.forget, predecessor.session_id)
@@ -286,6 +296,8 @@ class Lifecycle:
         if self._ending:
             return
         self._ending = True
+        if self._claiming is not None:
+            await asyncio.wait({self._claiming})
         opening, self._opening = self._opening, None
         if opening is not None:
             opening.cancel()

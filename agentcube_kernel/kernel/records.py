@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -50,6 +51,8 @@ class Records:
         self._ledger = Ledger()
         self._reaper: Reaper | None = None
         self._kernel: KernelRecord | None = None
+        self._writing = threading.Lock()
+        self._left = False
         self.trouble: str | None = None
 
     def claim(self) -> Predecessor | None:
@@ -117,18 +120,23 @@ class Records:
             guest=guest,
             pid=os.getpid(),
         )
-        self._kernel = record
-        self._try(lambda: self._ledger.put_kernel(record))
+        with self._writing:
+            self._put(record)
 
     def wait_for(self, cell_id: str | None) -> None:
         """Note which cell is being waited for; None when there is none any more."""
-        if self._kernel is None or self._kernel.guest is None:
-            return
-        guest = {name: value for name, value in self._kernel.guest.items() if name != _RUNNING}
-        if cell_id is not None:
-            guest[_RUNNING] = cell_id
-        self._kernel = record = replace(self._kernel, guest=guest)
-        self._try(lambda: self._ledger.put_kernel(record))
+        with self._writing:
+            if self._kernel is None or self._kernel.guest is None:
+                return
+            guest = {name: value for name, value in self._kernel.guest.items() if name != _RUNNING}
+            if cell_id is not None:
+                guest[_RUNNING] = cell_id
+            self._put(replace(self._kernel, guest=guest))
+
+    def _put(self, record: KernelRecord) -> None:
+        if not self._left:  # a cell may end after the last word was written
+            self._kernel = record
+            self._try(lambda: self._ledger.put_kernel(record))
 
     def is_kept(self, session_id: str) -> bool:
         """Whether the user asked that this session outlive the kernel."""
@@ -141,16 +149,19 @@ class Records:
 
     def leave_for_next(self) -> None:
         """This kernel ends to be started again: its sandbox stays, for a fresh interpreter in it."""
-        if self._kernel is not None:
-            left = replace(self._kernel, ended=RESTART)
-            self._try(lambda: self._ledger.put_kernel(left))
+        with self._writing:
+            if self._kernel is not None:
+                self._put(replace(self._kernel, ended=RESTART))
+            self._left = True
         if self._reaper is not None:
             self._reaper.close(takeover=True)
 
     def leave(self) -> None:
         """This kernel ends for good. What it owns and has not deleted, the reaper deletes now."""
-        if self._connection_file:
-            self._try(lambda: self._ledger.delete_kernel(self._connection_file))
+        with self._writing:
+            self._left = True
+            if self._connection_file:
+                self._try(lambda: self._ledger.delete_kernel(self._connection_file))
         if self._reaper is not None:
             self._reaper.close()
 

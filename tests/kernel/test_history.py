@@ -31,11 +31,9 @@ async def test_ranges_count_as_the_sandbox_does(start_kernel: StartKernel) -> No
     for code in ("1 + 1", "x = 5", "x"):
         await user.run(code)
     ask = {"hist_access_type": "range", "session": 0, "start": 1, "stop": 4, "raw": True, "output": True}
-    assert (await user.ask("history_request", ask))["history"] == [
-        [0, 1, ["1 + 1", "2"]],
-        [0, 2, ["x = 5", None]],
-        [0, 3, ["x", "5"]],
-    ]
+    expected = [[1, 1, ["1 + 1", "2"]], [1, 2, ["x = 5", None]], [1, 3, ["x", "5"]]]
+    assert (await user.ask("history_request", ask))["history"] == expected
+    assert (await user.ask("history_request", {**ask, "session": 1}))["history"] == expected
 
 
 async def test_raw_and_translated(start_kernel: StartKernel) -> None:
