@@ -6,30 +6,41 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from .errors import AgentCubeError
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from .sandbox import AsyncSandbox
+
 PATIENCE = 1.5
-"""Seconds without a sign of a cell that was sent, after which something else must be running there."""
+"""Seconds without a sign of a cell that was sent, after which the sandbox is asked what it does instead."""
 
 
 @asynccontextmanager
 async def told_of_waiting(
-    tell: Callable[[str], None], session_id: str | None
-) -> AsyncIterator[Callable[[], None]]:
-    """Tell the user if a cell that has been sent does not begin. The block calls what it gets at the cell's first sign.
+    sandbox: AsyncSandbox, cell_id: str, tell: Callable[[str], None]
+) -> AsyncIterator[Callable[[], object]]:
+    """Tell the user if the sandbox runs something else first. The block calls what it gets at the cell's first sign.
 
     A session runs one cell at a time, in the order in which they came, whoever sent them.
     """
 
-    def wait_is_long() -> None:
-        tell(
-            f"Waiting: session {session_id} is running something else, from another notebook or program that uses it. "
-            "This cell begins when that has ended; an interrupt takes this cell back."
-        )
+    async def ask() -> None:
+        await asyncio.sleep(PATIENCE)
+        try:
+            running = (await sandbox.usage()).get("running")
+        except AgentCubeError:
+            return
+        if isinstance(running, str) and running != cell_id:
+            tell(
+                f"Waiting: session {sandbox.session_id} is running something else, for another notebook or program "
+                "that uses it. This cell begins when that has ended; an interrupt takes this cell back."
+            )
 
-    timer = asyncio.get_running_loop().call_later(PATIENCE, wait_is_long)
+    asking = asyncio.get_running_loop().create_task(ask())
     try:
-        yield timer.cancel
+        yield asking.cancel
     finally:
-        timer.cancel()
+        asking.cancel()
+        await asyncio.wait({asking})

@@ -268,7 +268,9 @@ class Supervisor:
         self._answer(client, fd, entries=False)
 
     def _op_usage(self, client: Client, fd: int, request: Request) -> None:
-        self._answer(client, fd, reply=self.usage.measure(self.interpreter.pid), entries=False)
+        usage = self.usage.measure(self.interpreter.pid)
+        usage["running"] = self.interpreter.running  # the cell's id: whose client asks can tell if it waits
+        self._answer(client, fd, reply=usage, entries=False)
 
     def _op_restart(self, client: Client, fd: int, request: Request) -> None:
         if self._first_time(request):

@@ -69,6 +69,11 @@ class Cell:
         """Show one line of the kernel's own."""
         self.publish("stream", {"name": "stderr", "text": f"{text}\n"})
 
+    def note_unless_silent(self, text: str) -> None:
+        """Show one line of the kernel's own where somebody looks."""
+        if not self.silent and not self.compares_outputs:
+            self.note(text)
+
     async def ask(self, prompt: str, *, password: bool = False) -> str | None:
         """Ask the user for a line; None is end of file. To be called only where `allow_stdin` is true."""
         return await self._stdin.ask(self.request, prompt, password=password)

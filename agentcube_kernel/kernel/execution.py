@@ -8,6 +8,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from ..errors import AgentCubeError, GuestLostError, GuestStartError
+from ..waiting import told_of_waiting
 from .failures import Failure
 from .local_magics import load, may_concern
 from .progress import StartProgress
@@ -123,8 +124,12 @@ class CellRunner:
             allow_stdin=cell.allow_stdin,
         )
         try:
-            async with aclosing(stream) as events:
+            async with (
+                told_of_waiting(sandbox, cell.id, tell=cell.note_unless_silent) as started,
+                aclosing(stream) as events,
+            ):
                 async for event in events:
+                    started()
                     if event.type == "execute_reply":
                         reply = event.content
                     elif event.type == "execute_input":

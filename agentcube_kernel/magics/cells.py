@@ -120,7 +120,7 @@ class CellRun:
         )
         try:
             async with (
-                told_of_waiting(self.display.note, sandbox.session_id) as started,
+                told_of_waiting(sandbox, self.cell_id, self.display.note) as started,
                 aclosing(stream) as events,
             ):
                 async for event in events:

@@ -332,3 +332,18 @@ async def test_a_kept_session_is_offered_again(
     assert shown(await second.cell("%%sandbox\nx")) == "1"
     await second.says("stop data")
     assert not await is_there(session_id)
+
+
+async def test_plain_cells_say_for_whom_they_wait(open_notebook: OpenNotebook) -> None:
+    """In the kernel a plain cell is told of a cell of another notebook that runs first, and not of its own."""
+    first, second = await open_notebook("agentcube"), await open_notebook("ipykernel")
+    session_id = await first.session_id()
+    await second.says(f"attach {session_id} --as theirs")
+    long = second.begin("%%sandbox\nimport time\nprint('on', flush=True)\ntime.sleep(4)")
+    await second.printed(long, "on")
+    waiting = await first.cell("print('mine')")
+    assert "is running something else" in waiting.text("stderr")
+    assert waiting.text() == "mine\n"
+    await second.end(long)
+    own = await first.cell("import time\ntime.sleep(3)")
+    assert own.text("stderr") == ""
