@@ -5,6 +5,7 @@ import fcntl
 import io
 import json
 import os
+import re
 import select
 import subprocess
 import sys
@@ -22,13 +23,16 @@ def finish(**report):
 
 
 def have_ipython(wanted):
+    """Whether a new enough IPython can be imported here; found out without importing it, which takes a while."""
     try:
-        from importlib import metadata, util
+        from importlib.util import find_spec
 
-        if util.find_spec("IPython") is None or util.find_spec("comm") is None:
+        found = find_spec("IPython")
+        if found is None or find_spec("comm") is None:
             return False
-        version = metadata.version("ipython").split(".")
-        return [int(part) for part in version[:2]] >= wanted
+        with open(os.path.join(os.path.dirname(found.origin), "core", "release.py")) as file:
+            numbers = dict(re.findall(r"^_version_(major|minor) *= *([0-9]+)", file.read(), re.MULTILINE))
+        return [int(numbers["major"]), int(numbers["minor"])] >= wanted
     except Exception:
         return False
 

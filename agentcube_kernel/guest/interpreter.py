@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import time
-import uuid
 from typing import TYPE_CHECKING, Any
 
 from . import frames
@@ -25,7 +24,7 @@ class Interpreter:
     """One worker process, that is: one generation."""
 
     def __init__(self, command: list[str], env: dict[str, str], cwd: str) -> None:
-        self.generation = uuid.uuid4().hex
+        self.generation = os.urandom(16).hex()
         self.link, theirs = socket.socketpair()
         out, out_end = os.pipe()
         err, err_end = os.pipe()
