@@ -10,6 +10,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from agentcube_kernel.channel.cell_result import (
+        CellResult,
+    )
     from agentcube_kernel.client.agent_data_plane import (
         AsyncAgentRuntimeDataPlaneClient,
         Invocation,
@@ -105,7 +108,6 @@ if TYPE_CHECKING:
     )
     from agentcube_kernel.sandbox import (
         AsyncSandbox,
-        CellResult,
         SandboxState,
     )
     from agentcube_kernel.sync_sandbox import (
@@ -187,6 +189,7 @@ __all__ = [
 
 # Where each name lives. The type checker's imports above say the same; a test compares the two.
 _HOMES = {
+    "channel.cell_result": ("CellResult",),
     "client.agent_data_plane": (
         "AsyncAgentRuntimeDataPlaneClient",
         "Invocation",
@@ -264,7 +267,6 @@ _HOMES = {
     ),
     "sandbox": (
         "AsyncSandbox",
-        "CellResult",
         "SandboxState",
     ),
     "sync_sandbox": ("Sandbox",),

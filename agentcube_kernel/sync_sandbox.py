@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from agentcube_kernel.client.code_interpreter import AsyncCodeInterpreterClient
 from agentcube_kernel.client.portal import portal
-from agentcube_kernel.errors import AgentCubeError
 from agentcube_kernel.sandbox import AsyncSandbox, SandboxState
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
     from types import TracebackType
 
+    from agentcube_kernel.channel.cell_result import CellResult
     from agentcube_kernel.channel.protocol import Event
     from agentcube_kernel.channel.relay import GuestRef
     from agentcube_kernel.client.results import Ownership
-    from agentcube_kernel.sandbox import CellResult, RecoveredCell
+    from agentcube_kernel.sandbox import RecoveredCell
 
 T = TypeVar("T")
 
@@ -150,21 +149,20 @@ class Sandbox:
         user_expressions: Mapping[str, str] | None = None,
     ) -> CellResult:
         """See `AsyncSandbox.run_cell`. Ctrl-C interrupts the cell."""
-        try:
-            return self._run(
-                lambda s: s.run_cell(
-                    code,
-                    timeout=timeout,
-                    on_event=on_event,
-                    silent=silent,
-                    store_history=store_history,
-                    user_expressions=user_expressions,
-                )
-            )
-        except KeyboardInterrupt:
-            with contextlib.suppress(AgentCubeError):
-                self.interrupt()
-            raise
+        core = self._async()
+        if core.state is not SandboxState.CLOSED:
+            portal().at_exit(core.close)
+        return portal().run(
+            lambda: core.run_cell(
+                code,
+                timeout=timeout,
+                on_event=on_event,
+                silent=silent,
+                store_history=store_history,
+                user_expressions=user_expressions,
+            ),
+            on_interrupt=core.interrupt,
+        )
 
     def stream_comm(
         self,

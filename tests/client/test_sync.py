@@ -169,9 +169,9 @@ def test_ctrl_c(configured: dict[str, str]) -> None:
         from agentcube_kernel import CodeInterpreterClient
         with CodeInterpreterClient() as client:
             client.execute_command("true")
-            print("ready")
             started = time.monotonic()
             try:
+                print("ready")
                 client.execute_command("sleep 66")
             except KeyboardInterrupt:
                 print("interrupted", time.monotonic() - started < 3)
@@ -291,8 +291,8 @@ def test_sandbox_ctrl_c(configured: dict[str, str]) -> None:
         from agentcube_kernel import Sandbox
         with Sandbox() as sandbox:
             sandbox.run_cell("x = 1")
-            print("ready")
             try:
+                print("ready")
                 sandbox.run_cell("import time\\ntime.sleep(60)")
             except KeyboardInterrupt:
                 print("interrupted")
