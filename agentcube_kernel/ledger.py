@@ -150,14 +150,6 @@ class Ledger:
         """The sessions whose owner is dead and that were not to be kept, oldest first."""
         return [session for session in self.sessions() if session.orphaned]
 
-    def kept_for(self, notebook: str) -> list[SessionRecord]:
-        """The kept sessions of a notebook, the one used last first."""
-        with self._transaction(write=False) as db:
-            rows = db.execute(
-                "SELECT * FROM sessions WHERE notebook = ? AND keep = 1 ORDER BY last_used DESC", (notebook,)
-            ).fetchall()
-        return [_session(row) for row in rows]
-
     def update(self, session_id: str, **changes: Any) -> bool:
         """Change fields of a session's record; says whether there is one."""
         with self._transaction() as db:

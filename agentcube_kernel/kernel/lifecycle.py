@@ -130,6 +130,7 @@ class Lifecycle:
         if self.sandbox is None:
             self.sandbox = self._make(settings)
             self._untouched = True
+            self._news += await asyncio.to_thread(self._records.offers)
         sandbox = self.sandbox
         await sandbox.open()
         self._untouched = False

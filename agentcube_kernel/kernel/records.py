@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import LedgerError
+from ..kept import offers
 from ..ledger import KernelRecord, Ledger, SessionRecord
 
 if TYPE_CHECKING:
@@ -137,6 +138,10 @@ class Records:
         if not self._left:  # a cell may end after the last word was written
             self._kernel = record
             self._try(lambda: self._ledger.put_kernel(record))
+
+    def offers(self) -> list[str]:
+        """What to say of sessions that this notebook kept."""
+        return offers(self._ledger)
 
     def is_kept(self, session_id: str) -> bool:
         """Whether the user asked that this session outlive the kernel."""

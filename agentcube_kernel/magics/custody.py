@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from typing import TYPE_CHECKING, Any
 
 from ..errors import LedgerError
+from ..kept import this_notebook
 from ..ledger import Ledger, SessionRecord
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Custody:
     ) -> None:
         self.ledger = ledger or Ledger()
         self.connection_file = connection_file
-        self.notebook = notebook if notebook is not None else os.environ.get("JPY_SESSION_NAME")
+        self.notebook = notebook if notebook is not None else this_notebook()
         self._warn = warn
         self._warned = False
         self._reaper: Reaper | None = None

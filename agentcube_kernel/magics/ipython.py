@@ -16,6 +16,8 @@ from weakref import WeakKeyDictionary
 from IPython.core.magic import Magics, line_cell_magic, magics_class
 
 from ..errors import AgentCubeError
+from ..kept import offers
+from ..ledger import Ledger
 from .completion import Completer
 from .custody import Custody
 from .dispatch import Context, run_cell_magic, run_line
@@ -295,6 +297,8 @@ def load(shell: InteractiveShell) -> None:
     completer.install(shell)
     atexit.register(magics.close)
     _extensions[shell] = _Extension(magics, completer)
+    for line in offers(Ledger()):
+        show(shell, "stream", {"name": "stderr", "text": f"{line}\n"})
 
 
 def unload(shell: InteractiveShell) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..client.results import Ownership
 from ..errors import AgentCubeError, SessionNotFoundError
+from ..kept import how_to_attach, kept_for
 from ..processes import Liveness, ProcessIdentity
 from .command import Context, argument, assignment, command, seconds
 from .lifetime import describe_lifetime
@@ -122,9 +123,7 @@ class Several(Table):
 
 
 def _offer(record: SessionRecord, kept: Sequence[SessionRecord]) -> str:
-    alone = record.name is not None and sum(other.name == record.name for other in kept) == 1
-    word = record.name if alone else record.session_id
-    return f"kept from before, used {ago(record.last_used)}: `%sandbox attach {word}`"
+    return f"kept from before, used {ago(record.last_used)}: `{how_to_attach(record, kept)}`"
 
 
 def view(entry: Entry, context: Context, kept: Sequence[SessionRecord] = ()) -> SandboxView:
@@ -151,15 +150,8 @@ async def kept_before(context: Context) -> list[SessionRecord]:
     """The kept sessions of this notebook that no process uses and that are not attached here."""
     custody = context.sandboxes.custody
     here = {entry.session_id for entry in context.sandboxes}
-    return [
-        record
-        for record in await custody.known()
-        if record.keep
-        and record.session_id not in here
-        and record.notebook == custody.notebook
-        and record.notebook is not None
-        and record.owner.liveness() is Liveness.DEAD
-    ]
+    known = [record for record in await custody.known() if record.session_id not in here]
+    return kept_for(known, custody.notebook)
 
 
 @command("")

@@ -326,6 +326,11 @@ async def test_a_kept_session_is_offered_again(
     await first.disconnect()
     await first.manager.shutdown_kernel()
     second = await open_notebook(kind)
+    if kind == "agentcube":
+        assert "%sandbox attach data" in (await second.cell("1")).text("stderr")
+    else:
+        loaded = [m["content"]["text"] for m in second.messages if m["msg_type"] == "stream"]
+        assert any("%sandbox attach data" in text for text in loaded)
     assert "`%sandbox attach data`" in await second.says("list")
     await second.says("attach data")
     assert await second.session_id() == session_id
