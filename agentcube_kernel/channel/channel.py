@@ -11,6 +11,7 @@ import logging
 import time
 import uuid
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..client.retry import RetryPolicy
@@ -29,7 +30,7 @@ from .protocol import Answer, Event, Inbox, IncompleteAnswerError, ProtocolError
 from .relay import CommandRunner, GuestGoneError, GuestRef, NoSlotError, Relay
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 
 logger = logging.getLogger("agentcube_kernel.channel")
 
@@ -41,6 +42,8 @@ PATIENCE = 60.0
 
 LISTEN = 600.0
 """Seconds without any output after which threads and tasks that outlive their cell are no longer listened to."""
+
+_JOINED = 256 * 1024
 
 Task = dict[str, Any]
 _T = TypeVar("_T")
@@ -267,7 +270,7 @@ class Channel:
         return answer.live and time.monotonic() - self._heard < LISTEN
 
     async def _process(self, answer: Answer) -> None:
-        events = [admit(event) for event in self._inbox.receive(answer.entries)]
+        events = list(join_streams(admit(event) for event in self._inbox.receive(answer.entries)))
         if events:
             self._heard = time.monotonic()
         for event in events:
@@ -426,6 +429,27 @@ class Channel:
         recovery, self._recovery = self._recovery, None
         for stream in (*streams.values(), *([recovery] if recovery is not None else [])):
             stream.fail(exc)
+
+
+def join_streams(events: Iterable[Event]) -> Iterator[Event]:
+    """Join neighbouring pieces of one stream: notebooks keep what arrives together as one output."""
+    held: Event | None = None
+    for event in events:
+        if (
+            held is not None
+            and event.type == "stream" == held.type
+            and event.cell_id == held.cell_id
+            and event.content["name"] == held.content["name"]
+            and len(held.content["text"]) < _JOINED
+        ):
+            text = held.content["text"] + event.content["text"]
+            held = replace(held, content={"name": held.content["name"], "text": text})
+            continue
+        if held is not None:
+            yield held
+        held = event
+    if held is not None:
+        yield held
 
 
 def describe_end(dead: Mapping[str, Any] | None) -> str:

@@ -11,6 +11,10 @@ from ..channel.protocol import Outbox
 PRESENT = 15.0
 """A client counts as present this many seconds after its last request."""
 
+GATHER = 0.015
+"""Seconds from the first output to the answer that brings it, if the cell goes on: short for an eye, long for a loop
+that prints line after line and had better arrive as one text."""
+
 QUIET = 0.15
 """Seconds after which the start of a cell is told even if nothing else has happened."""
 
@@ -35,7 +39,6 @@ class Client:
     slots: list[str] = field(default_factory=list)
     hold: Hold | None = None
     flush_at: float | None = None
-    last_flush: float = 0.0
     last_seen: float = 0.0
 
     @property
@@ -56,17 +59,12 @@ class Client:
         return True
 
     def schedule_flush(self, *, quiet: bool = False) -> None:
-        """Let output gather a moment before it goes out: a very short one after a silence, longer in a flood.
+        """Let output gather a moment before it goes out, so that a short cell costs one exchange.
 
-        `quiet` is for what nobody waits to see: a short cell then still costs one exchange.
+        `quiet` is for what nobody waits to see.
         """
         if self.hold is None or not self.outbox.pending:
             return
         now = time.monotonic()
-        if self.outbox.wants_attention:
-            wait = 0.0
-        elif quiet:
-            wait = QUIET
-        else:
-            wait = 0.003 if now - self.last_flush > 0.03 else 0.012
+        wait = 0.0 if self.outbox.wants_attention else QUIET if quiet else GATHER
         self.flush_at = now + wait if self.flush_at is None else min(self.flush_at, now + wait)

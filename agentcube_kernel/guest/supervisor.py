@@ -296,7 +296,7 @@ class Supervisor:
 
     def _release(self, client: Client) -> None:
         hold, client.hold, client.flush_at = client.hold, None, None
-        client.last_flush = client.last_seen = time.monotonic()
+        client.last_seen = time.monotonic()
         if hold is not None:
             self._answer(client, hold.fd)
 
