@@ -33,6 +33,8 @@ class Cell:
         self.number: int | None = None
         """The cell's place in the sandbox's In and Out, once it is known to have one."""
         self.result: str | None = None
+        self.failed = False
+        """Whether an error of the cell has been shown."""
         self._publisher = publisher
         self._stdin = stdin
 

@@ -150,6 +150,11 @@ class CellRunner:
         return self._reply(cell, reply)
 
     def _output(self, cell: Cell, event: Event) -> None:
+        if event.type == "error":
+            cell.failed = True
+            if not event.content["traceback"]:
+                cell.publish("error", _visible(event.content))
+                return
         if event.type == "execute_result":
             text = event.content.get("data", {}).get("text/plain")
             cell.result = text if isinstance(text, str) else None
@@ -173,7 +178,9 @@ class CellRunner:
             "payload": content.get("payload", []),
         }
         if content["status"] == "error":
-            reply |= {name: content.get(name) for name in ("ename", "evalue", "traceback")}
+            reply |= (error := _visible(content))
+            if not (cell.failed or cell.silent):  # an interrupt can hit between a cell and its error
+                cell.publish("error", error)
         return reply
 
     def _nothing_to_run(self, cell: Cell) -> dict[str, Any]:
@@ -196,3 +203,10 @@ class CellRunner:
             "user_expressions": {},
             "payload": [],
         }
+
+
+def _visible(error: dict[str, Any]) -> dict[str, Any]:
+    """The content of an error with a traceback in any case: that is all that front ends show of it."""
+    return Failure(
+        ename=error["ename"], evalue=error["evalue"], traceback=tuple(error.get("traceback", ()))
+    ).content

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 
@@ -108,3 +109,19 @@ async def test_an_interrupt_while_the_sandbox_starts_cancels_the_start(start_ker
     assert done.of_type("update_display_data")[-1]["data"]["text/plain"].startswith(
         "The sandbox did not start"
     )
+
+
+async def test_an_interrupt_at_any_moment_leaves_something_to_see(kernel: FrontEnd) -> None:
+    """A cell that is interrupted as it starts ends at once, with an error that front ends show."""
+    await kernel.run("import time")
+    for delay in (0.0, 0.002, 0.005, 0.01, 0.02, 0.05):
+        cell = kernel.begin("time.sleep(1)")
+        await kernel.until(lambda m, cell=cell: m["parent_header"].get("msg_id") == cell)
+        await asyncio.sleep(delay)
+        await kernel.interrupt()
+        done = await kernel.end(cell, timeout=10)
+        if done.status == "error":
+            (error,) = done.of_type("error")
+            assert error["ename"] == "KeyboardInterrupt"
+            assert error["traceback"] == done.content["traceback"] != []
+    assert (await kernel.run("1 + 1")).result == "2"
