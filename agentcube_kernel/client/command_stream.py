@@ -46,11 +46,11 @@ _START = (
     _FOLDER
     + """\
 w=$2; shift 2
+mkdir -p "$w" && cd "$w" || exit 73
 mask=$(umask); umask 077
 mkdir "$d" 2>/dev/null || { [ -d "$d" ] && exit 0; echo "cannot create $d" >&2; exit 73; }
 : >"$d/out"; : >"$d/err"
 umask "$mask"
-mkdir -p "$w" && cd "$w" || exit 73
 if command -v setsid >/dev/null; then s=setsid; else s=nohup; fi
 $s sh -c 'd=$1; shift; "$@" >"$d/out" 2>"$d/err" </dev/null; echo $? >"$d/code.new"; mv "$d/code.new" "$d/code"' \\
   sh "$d" "$@" >/dev/null 2>&1 </dev/null &
