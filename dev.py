@@ -59,7 +59,9 @@ def test(python: Path, arguments: list[str]) -> int:
     """Run every check, also when an earlier one failed; with arguments, pytest alone."""
     checks: list[tuple[str, ...]] = [("-m", "pytest", *arguments)]
     if not arguments:
-        checks = [("-m", "ruff", "check"), ("-m", "ruff", "format", "--check"), ("-m", "mypy"), *checks]
+        lint = [("-m", "ruff", "check"), ("-m", "ruff", "format", "--check"), ("-m", "mypy")]
+        # Much of the time is spent waiting, so that more processes than two help even two processors.
+        checks = [*lint, ("-m", "pytest", "-n", "3", "--dist", "loadfile")]
     failed = [" ".join(check) for check in checks if run(python, *check)]
     return fail(f"Failed: {'; '.join(failed)}") if failed else 0
 

@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import stat
-import tarfile
+import sys
 import tempfile
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -26,6 +26,11 @@ from agentcube_kernel.errors import (
     RemoteStorageError,
     TransferError,
 )
+
+if TYPE_CHECKING or sys.version_info >= (3, 11, 4):
+    import tarfile
+else:  # the first releases of 3.11, of which Debian 12 has one, cannot unpack safely
+    from backports import tarfile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -218,8 +223,6 @@ def _work_folder(target: str) -> Iterator[tuple[str, BinaryIO]]:
 
 def _unpack(file: Any, new: str, target: str, source: str) -> tuple[int, tuple[str, ...]]:
     """Unpack what is safe; links and names that lead out of the folder are skipped, never followed."""
-    if not hasattr(tarfile, "data_filter"):
-        raise TransferError("Folders can be unpacked safely with Python 3.11.4 or later only.", path=source)
     file.seek(0)
     files = 0
     skipped: list[str] = []
