@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..errors import SessionNotFoundError
 from .cells import CellEnd, CellRun, Display, run_everywhere
 from .command import COMMANDS, Command, Context, argument, command, seconds, split
 from .usage import UsageError
@@ -78,6 +79,9 @@ async def run_cell_magic(line: str, body: str, context: Context) -> None:
             for entry in entries
         ]
         ends = await run_everywhere(runs)
+    for end in ends:
+        if isinstance(end.error, SessionNotFoundError) and end.error.session_id is not None:
+            await context.sandboxes.custody.forget(end.error.session_id)
     if args.out is not None:
         await _bring_back(context, args, entries, ends)
     _raise_failures(ends)

@@ -29,6 +29,7 @@ INTERRUPT_PATIENCE = 10.0
 """Seconds that an interrupted cell gets to end, before it is no longer waited for."""
 
 _EXIT_CODE = re.compile(r"exit (?:status|code) (-?\d+)")
+_WIDGET = "application/vnd.jupyter.widget-view+json"
 _SHOWN = frozenset({"display_data", "update_display_data", "execute_result", "error", "clear_output"})
 
 
@@ -209,6 +210,8 @@ class Display:
         self.finish()
         if self.label and event.type != "update_display_data":
             self.host.publish("stream", {"name": "stdout", "text": f"[{self.name}]\n"})
+        # A widget's other half would have to talk to the sandbox, which only plain cells of the kernel can.
+        content["data"] = {mime: value for mime, value in content["data"].items() if mime != _WIDGET}
         content["transient"] = self._own_display_id(content.get("transient") or {})
         kind = "display_data" if event.type == "execute_result" else event.type
         content.pop("execution_count", None)

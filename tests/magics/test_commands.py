@@ -352,3 +352,38 @@ async def test_plain_cells_say_for_whom_they_wait(open_notebook: OpenNotebook) -
     await second.end(long)
     own = await first.cell("import time\ntime.sleep(3)")
     assert own.text("stderr") == ""
+
+
+async def test_an_expired_session_says_what_was_lost(user: Notebook) -> None:
+    """The next cell fails and says that variables and files are gone; the one after it runs in a new session."""
+    session_id = await user.session_id("a")
+    client = AsyncCodeInterpreterClient(session_id=session_id)
+    await client.open()
+    await client.stop(force=True)
+    error = await user.fails("%%sandbox a\n1")
+    assert "SessionNotFoundError" in error
+    assert session_id in error
+    assert shown(await user.cell("%%sandbox a\n'new'")) == "'new'"
+    assert await user.session_id("a") != session_id
+
+
+async def test_in_loops_and_functions(user: Notebook) -> None:
+    """In IPython the magics are code like any other; in the kernel a line out of place is refused, unrun."""
+    loop = "done = 0\nfor n in range(2):\n    %sandbox use a\n    done += 1"
+    if user.kind == "ipykernel":
+        await user.cell(loop)
+        assert shown(await user.cell("done")) == "2"
+    else:
+        assert "put them at the top of the cell" in await user.fails(loop)
+        assert "NameError" in await user.fails("done")
+        assert (await user.run("text = '''\n%sandbox list'''\nlen(text)")).result == "14"
+
+
+async def test_lines_at_the_top_run_before_the_cell(user: Notebook) -> None:
+    """Comments and several lines may stand there; the rest runs where plain cells run then."""
+    if user.kind != "agentcube":
+        pytest.skip("in IPython plain cells run here")
+    await user.cell("%%sandbox a\nx = 'in a'")
+    await user.cell("%%sandbox b\nx = 'in b'")
+    assert (await user.run("# first\n%sandbox use a\n\n%sandbox info\nx")).result == "'in a'"
+    assert "Show all commands" in shown(await user.cell("%sandbox?"))
