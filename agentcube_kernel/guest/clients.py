@@ -15,7 +15,7 @@ GATHER = 0.015
 """Seconds from the first output to the answer that brings it, if the cell goes on: short for an eye, long for a loop
 that prints line after line and had better arrive as one text."""
 
-QUIET = 0.15
+QUIET = 0.05
 """Seconds after which the start of a cell is told even if nothing else has happened."""
 
 REMEMBERED = 2000

@@ -48,8 +48,10 @@ class Stdin:
         if not self.allowed:
             from IPython.core.error import StdinNotImplementedError
 
+            # In ipykernel's words, which programs look for.
+            called = "getpass" if password else "raw_input"
             raise StdinNotImplementedError(
-                "input was called, but the front end does not support input requests (allow_stdin is off)."
+                f"{called} was called, but this frontend does not support input requests."
             )
         flush_streams()
         cell = self._outgoing.cell()
