@@ -152,7 +152,7 @@ async def test_late_output_goes_to_the_cell_that_caused_it(kernel: FrontEnd) -> 
     )
     await kernel.end(cell)
     await kernel.run("go.set(); thread.join()")
-    await kernel.printed(cell, "late\n")
+    await kernel.printed(cell, "late")
 
 
 @pytest.mark.parametrize(
