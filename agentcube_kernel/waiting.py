@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .errors import AgentCubeError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from .sandbox import AsyncSandbox
-
 PATIENCE = 1.5
 """Seconds without a sign of a cell that was sent, after which the sandbox is asked what it does instead."""
 
 
+class Shared(Protocol):
+    """A sandbox that others may use too."""
+
+    @property
+    def session_id(self) -> str | None: ...
+
+    async def usage(self) -> dict[str, Any]: ...
+
+
 @asynccontextmanager
 async def told_of_waiting(
-    sandbox: AsyncSandbox, cell_id: str, tell: Callable[[str], None]
+    sandbox: Shared, cell_id: str, tell: Callable[[str], None]
 ) -> AsyncIterator[Callable[[], object]]:
     """Tell the user if the sandbox runs something else first. The block calls what it gets at the cell's first sign.
 

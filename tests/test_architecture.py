@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "agentcube_kernel"
 
 # What a room may import of ours. A room is a folder or a module right below the package.
 BASE = {"errors", "config"}
-BELOW_SANDBOX = BASE | {"client", "channel", "ledger", "reaper", "cleanup", "processes", "waiting"}
+BELOW_SANDBOX = BASE | {"client", "channel", "ledger", "reaper", "cleanup", "kept", "processes", "waiting"}
 ALLOWED = {
     "errors": set(),
     "config": {"errors"},
@@ -24,7 +24,8 @@ ALLOWED = {
     "ledger": BASE | {"processes"},
     "reaper": BASE | {"client", "ledger", "processes", "cleanup"},
     "cleanup": BASE | {"client", "ledger", "processes", "gateway"},
-    "waiting": set(),
+    "kept": {"errors", "ledger", "processes"},
+    "waiting": {"errors"},
     "sandbox": BELOW_SANDBOX,
     "sync_sandbox": BELOW_SANDBOX | {"sandbox"},
     "kernel": BELOW_SANDBOX | {"sandbox", "magics"},
@@ -40,7 +41,7 @@ ALLOWED = {
 # client → gateway: starting the embedded gateway on demand. magics → kernel: the types of what the kernel hands over.
 ONLY_IN = {
     ("client", "gateway"): {"embedded.py", "lifecycle.py"},
-    ("magics", "kernel"): {"in_kernel.py"},
+    ("magics", "kernel"): {"in_kernel.py", "kernel_sandboxes.py"},
 }
 
 
