@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from agentcube_kernel.client.code_interpreter import AsyncCodeInterpreterClient
 from agentcube_kernel.errors import SessionNotFoundError
 from agentcube_kernel.ledger import Ledger
+from agentcube_kernel.magics.dispatch import CELL, COMMANDS
 from tests.magics.conftest import OpenNotebook
 from tests.magics.notebooks import KINDS, Notebook, shown
 
@@ -387,3 +389,13 @@ async def test_lines_at_the_top_run_before_the_cell(user: Notebook) -> None:
     await user.cell("%%sandbox b\nx = 'in b'")
     assert (await user.run("# first\n%sandbox use a\n\n%sandbox info\nx")).result == "'in a'"
     assert "Show all commands" in shown(await user.cell("%sandbox?"))
+
+
+def test_the_page_on_the_magics_names_every_command_and_option() -> None:
+    """docs/sandbox-magics.md has each command, and no option that there is not."""
+    page = (Path(__file__).parents[2] / "docs" / "sandbox-magics.md").read_text()
+    ours = page.split("## Coming from")[0]
+    for name in COMMANDS:
+        assert re.search(rf"`[^`]*\b{name}\b", ours), name
+    known = {option for command in (*COMMANDS.values(), CELL) for option in command.options}
+    assert set(re.findall(r"--[a-z][a-z-]*", ours)) <= known
