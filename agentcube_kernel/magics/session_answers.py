@@ -34,6 +34,8 @@ class SandboxView(Pairs):
     created: float | None
     lifetime: str
     current: bool
+    instead: str = "none yet"
+    """What there is while there is no session."""
     kept: tuple[SessionRecord, ...] = ()
 
     def _pairs(self) -> list[tuple[str, Value]]:
@@ -43,7 +45,7 @@ class SandboxView(Pairs):
         age = "" if self.created is None else f", {ago(self.created)}"
         return [
             ("sandbox", self.name + (" (current)" if self.current else "")),
-            ("session", Id(self.session_id) if self.session_id else "none yet"),
+            ("session", Id(self.session_id) if self.session_id else self.instead),
             ("state", self.state + (f", last cell In[{self.cells}]" if self.cells else "")),
             ("interpreter", f"{self.namespace}/{self.interpreter}"),
             ("ownership", whose + age),
@@ -134,7 +136,8 @@ def view(entry: Entry, context: Context, kept: Sequence[SessionRecord] = ()) -> 
         interpreter=settings.interpreter if client is None else client.name,
         cells=entry.cells,
         created=entry.created,
-        lifetime=describe_lifetime(entry),
+        lifetime=describe_lifetime(entry) if settings.picod_url is None else "as long as the PicoD runs",
+        instead="none yet" if settings.picod_url is None else "none: one PicoD, which has no sessions",
         current=context.sandboxes.current is entry,
         kept=tuple(kept),
     )
