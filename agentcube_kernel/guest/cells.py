@@ -98,6 +98,7 @@ class CellRunner:
         current_cell.set(cell)
         self.outgoing.latest_cell = cell
         self.shell.last_error = None
+        self.shell.failed_to_show = self.shell.displayhook.showing = False
         self.shell.interrupted = False
         if not task.get("silent"):
             shown = {"code": task["code"], "execution_count": self.shell.execution_count}
@@ -163,7 +164,7 @@ class CellRunner:
         shell = self.shell
         error = result.error_before_exec or result.error_in_exec
         reply: dict[str, Any] = {"execution_count": shell.execution_count - 1}
-        if error is None and result.success and shell.last_error is None:
+        if error is None and result.success and not shell.failed_to_show:
             reply["status"] = "ok"
             reply["user_expressions"] = shell.user_expressions(task.get("user_expressions") or {})
         else:

@@ -21,11 +21,15 @@ from IPython.utils.process import system as run_in_terminal
 from traitlets import Any as AnyTrait
 from traitlets import Type
 
+from .outgoing import current_cell
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
     from .outgoing import Outgoing
+
+_CELL = "agentcube_cell"
 
 _ENVIRONMENT = {
     "TERM": "xterm-color",
@@ -41,9 +45,11 @@ class GuestDisplayHook(DisplayHook):
     """Publishes the value of a cell's last expression as execute_result."""
 
     outgoing: Outgoing = AnyTrait()
+    showing = False
 
     def start_displayhook(self) -> None:
         self._content: dict[str, Any] = {"data": {}, "metadata": {}}
+        self.showing = True
 
     def write_output_prompt(self) -> None:
         self._content["execution_count"] = self.prompt_count
@@ -53,6 +59,7 @@ class GuestDisplayHook(DisplayHook):
         self._content["metadata"] = md_dict or {}
 
     def finish_displayhook(self) -> None:
+        self.showing = False
         flush_streams()
         if self._content["data"]:
             self.outgoing.event("execute_result", self._content)
@@ -117,7 +124,9 @@ class GuestKernel:
     def get_parent(self, channel: str | None = None) -> dict[str, Any]:
         # A front end knows the message by the part before the mark; see `protocol.Event`.
         message = self._outgoing.cell().partition("~")[0]
-        return {"header": {"msg_id": message, "msg_type": "execute_request"}} if message else {}
+        if not message:
+            return {}
+        return {"header": {"msg_id": message, "msg_type": "execute_request"}, _CELL: self._outgoing.cell()}
 
     @property
     def _parent_header(self) -> dict[str, Any]:
@@ -163,6 +172,7 @@ class GuestShell(InteractiveShell):
     exiter = AnyTrait()
     interrupted = False
     last_error: dict[str, Any] | None = None
+    failed_to_show = False
 
     def __init__(self, outgoing: Outgoing, **kwargs: Any) -> None:
         self.autoindent = False
@@ -175,6 +185,17 @@ class GuestShell(InteractiveShell):
         self.user_ns_hidden.update(exit=self.exiter, quit=self.exiter)
         self.user_ns["exit"] = self.user_ns["quit"] = self.exiter
         self.keepkernel_on_exit = None
+
+    def get_parent(self) -> dict[str, Any]:
+        """The message that the calling code runs for."""
+        return self.kernel.get_parent()  # type: ignore[no-any-return]
+
+    def set_thread_parent(self, parent: dict[str, Any]) -> Any:
+        """Let what this thread puts out belong to the cell of `parent`; returns what `reset_thread_parent` takes."""
+        return current_cell.set(parent.get(_CELL, ""))
+
+    def reset_thread_parent(self, token: Any) -> None:
+        current_cell.reset(token)
 
     def init_environment(self) -> None:
         os.environ.update(_ENVIRONMENT)
@@ -219,6 +240,7 @@ class GuestShell(InteractiveShell):
     ) -> None:
         flush_streams()
         self.last_error = error_content(etype, evalue, stb)
+        self.failed_to_show = self.failed_to_show or self.displayhook.showing
         self.outgoing.event("error", self.last_error)
 
     def system_piped(self, cmd: str) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import json
 import os
+import pdb  # to replace parts of it
 import platform
 import queue
 import signal
@@ -15,6 +16,7 @@ import threading
 from typing import Any
 
 import IPython
+from IPython.core import debugger
 from traitlets.config import Config
 
 from . import frames, questions
@@ -36,10 +38,13 @@ class Worker:
         self.stdin = Stdin(self.outgoing)
         self.stdin.install()
         config = Config()
+        # The user's history is kept on the user's machine, by the kernel.
         config.HistoryManager.enabled = False
+        config.HistoryManager.hist_file = ":memory:"
         config.InteractiveShell.cache_size = 1000
         self.comms = Comms(self.outgoing)
         self.shell = GuestShell.instance(outgoing=self.outgoing, config=config, user_module=_main_module())
+        _make_pdb_interruptible()
         self.asked: queue.SimpleQueue[tuple[str, dict[str, Any]]] = queue.SimpleQueue()
         self.cells = CellRunner(self.shell, self.outgoing, self.capture, self.stdin, self.comms)
         for target, name in (
@@ -99,6 +104,12 @@ class Worker:
                     {"status": "error", "ename": type(exc).__name__, "evalue": str(exc)}
                 ).encode()
             self.outgoing.frame(frames.REPLY, name, payload)
+
+
+def _make_pdb_interruptible() -> None:
+    """The standard pdb answers an interrupt at its prompt with another prompt, so a cell could never be ended."""
+    debugger.Pdb = pdb.Pdb = debugger.InterruptiblePdb  # type: ignore[assignment,misc]
+    pdb.set_trace = debugger.set_trace
 
 
 def _main_module() -> Any:

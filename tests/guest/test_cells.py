@@ -289,3 +289,16 @@ async def test_context_variables_persist(sandbox: AsyncSandbox) -> None:
     await sandbox.run_cell("import contextvars; v = contextvars.ContextVar('v', default=0); token = v.set(5)")
     assert (await sandbox.run_cell("v.get()")).text == "5"
     assert (await sandbox.run_cell("async def g(): return v.get()\nawait g()")).text == "5"
+
+
+async def test_a_traceback_that_is_shown_on_purpose_is_no_failure(sandbox: AsyncSandbox) -> None:
+    """A cell that catches its exception and shows it has ended well."""
+    result = await sandbox.run_cell("try:\n    1 / 0\nexcept Exception:\n    get_ipython().showtraceback()")
+    assert types(result) == ["error"]
+    assert result.ok
+
+
+async def test_a_value_that_cannot_be_shown_is_a_failure(sandbox: AsyncSandbox) -> None:
+    """What goes wrong while a result is displayed makes the cell fail, as in IPython."""
+    result = await sandbox.run_cell("class B:\n    def __repr__(self): raise ValueError('no')\nB()")
+    assert result.ename == "ValueError"

@@ -54,6 +54,16 @@ async def test_an_interrupt_ends_a_question(sandbox: AsyncSandbox) -> None:
     assert (await cell.until("execute_result")).content["data"]["text/plain"] == "'yes'"
 
 
+async def test_an_interrupt_ends_the_debugger(sandbox: AsyncSandbox) -> None:
+    """At the prompt of pdb an interrupt ends the cell, instead of bringing the next prompt."""
+    cell = Running(sandbox, "import pdb; pdb.set_trace()\nx = 1", allow_stdin=True)
+    await cell.until("input_request")
+    await sandbox.interrupt()
+    async with asyncio.timeout(20):
+        await cell.end()
+    assert (await sandbox.run_cell("1 + 1")).text == "2"
+
+
 async def test_an_interrupt_without_a_cell_does_nothing(sandbox: AsyncSandbox) -> None:
     """An idle interpreter, also one with a waiting background task, survives interrupts."""
     await sandbox.run_cell("import asyncio; bg = asyncio.create_task(asyncio.sleep(600))")
