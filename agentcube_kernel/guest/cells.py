@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import queue
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections import deque
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
 _TASKS_TAKE_CONTEXTS = (
     "context" in inspect.signature(asyncio.AbstractEventLoop.create_task).parameters
 )  # Python 3.11
+
+
+_HOGGED = 0.5
+"""Seconds after which a loop that has not cancelled the interrupted cell counts as hogged."""
 
 
 class CellRunner:
@@ -56,6 +62,9 @@ class CellRunner:
         self._server = asyncio.current_task()
         self._context: dict[str, Any] = {"context": copy_context()} if _TASKS_TAKE_CONTEXTS else {}
         self.before_end: Callable[[], None] = lambda: None
+        self._cancelling: asyncio.Task[None] | None = None
+        self._insistence: queue.SimpleQueue[asyncio.Task[None]] = queue.SimpleQueue()
+        threading.Thread(target=self._insist, name="agentcube-interrupts", daemon=True).start()
         signal.signal(signal.SIGINT, self._on_sigint)
 
     def submit(self, task: dict[str, Any]) -> None:
@@ -91,7 +100,7 @@ class CellRunner:
             except BaseException as exc:
                 self._finish(task["id"], _failed(exc, self.shell.execution_count))
             finally:
-                self._task = self.running = None
+                self._task = self._cancelling = self.running = None
 
     async def _run(self, task: dict[str, Any]) -> None:
         cell = task["id"]
@@ -205,26 +214,45 @@ class CellRunner:
     _user_frames = (_run_user_code.__code__, _run_user_callback.__code__)
 
     def _on_sigint(self, _signal: int, frame: FrameType | None) -> None:
-        """User code on the stack gets KeyboardInterrupt; a cell that awaits is cancelled; else nothing happens."""
+        """User code on the stack gets KeyboardInterrupt; a cell that awaits is cancelled; else nothing happens.
+
+        Nothing is ever raised into asyncio itself: a callback that is cut off there is a task that never wakes up.
+        """
         if self.outgoing.defers_interrupt():
             return
         self.shell.interrupted = True
-        if os.getpid() != self._pid:
+        if os.getpid() != self._pid or self._runs_user_code(frame):
             raise KeyboardInterrupt
-        at: FrameType | None = frame
-        in_callback = False
-        while at is not None:
-            if at.f_code in self._user_frames:
-                raise KeyboardInterrupt
-            in_callback = in_callback or at.f_code is asyncio.Handle._run.__code__
-            at = at.f_back
-        if self.running is not None and self._task is not None and not in_callback:
-            self.loop.call_soon_threadsafe(self._task.cancel)
-        elif in_callback and self.running is not None:
-            # Something that the cell has started hogs the loop: stop that, and the cell with it.
-            if self._task is not None:
-                self.loop.call_soon_threadsafe(self._task.cancel)
+        cell = self._task
+        if self.running is None or cell is None:
+            return
+        if self._cancelling is not cell:
+            self._cancelling = cell
+            self.loop.call_soon_threadsafe(self._cancel, cell)
+            self._insistence.put(cell)
+        elif frame is not None and not str(frame.f_globals.get("__name__")).startswith("asyncio"):
+            # Something that the cell has started hogs the loop, which therefore has not cancelled the cell yet.
             raise KeyboardInterrupt
+
+    def _runs_user_code(self, frame: FrameType | None) -> bool:
+        while frame is not None:
+            if frame.f_code in self._user_frames:
+                return True
+            frame = frame.f_back
+        return False
+
+    def _cancel(self, cell: asyncio.Task[None]) -> None:
+        self._cancelling = None
+        cell.cancel()
+
+    def _insist(self) -> None:
+        """In a thread: send the interrupt again while the loop does not come round to cancelling the cell."""
+        while True:
+            cell = self._insistence.get()
+            while self._cancelling is cell:
+                time.sleep(_HOGGED)
+                if self._cancelling is cell:
+                    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
 
 def _failed(exc: BaseException, count: int) -> dict[str, Any]:

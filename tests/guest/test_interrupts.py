@@ -22,6 +22,8 @@ BUSY = {
     "a loop inside the loop": "import asyncio, threading\nl = asyncio.new_event_loop()\n"
     "def go():\n    l.run_until_complete(asyncio.sleep(600))\nt = threading.Thread(target=go, daemon=True); t.start()\n"
     "while t.is_alive(): t.join(1)",
+    "a callback that hogs the loop": "import asyncio\nasync def hog():\n    while True: pass\n"
+    "t = asyncio.create_task(hog()); await asyncio.sleep(600)",
     "many prints": "while True: print('x' * 1000)",
     "output of a child": "!yes",
 }
@@ -39,6 +41,18 @@ async def test_an_interrupt_ends_the_cell(sandbox: AsyncSandbox, kind: str) -> N
     assert reply["ename"] == "KeyboardInterrupt"
     assert "_on_sigint" not in str(reply["traceback"])
     assert (await sandbox.run_cell("kept")).text == "'kept'"
+
+
+@pytest.mark.slow
+async def test_interrupts_at_any_moment_leave_the_loop_alive(sandbox: AsyncSandbox) -> None:
+    """A loop that turns as fast as it can is interrupted over and over; every cell ends and the next one runs."""
+    await sandbox.run_cell("import asyncio")
+    for _ in range(60):
+        cell = Running(sandbox, "print('in', flush=True)\nwhile True: await asyncio.sleep(0)")
+        await cell.until("stream", "in")
+        await sandbox.interrupt()
+        async with asyncio.timeout(20):
+            assert (await cell.end())["ename"] == "KeyboardInterrupt"
 
 
 async def test_an_interrupt_ends_a_question(sandbox: AsyncSandbox) -> None:
