@@ -113,11 +113,11 @@ async def test_a_thread_speaks_under_its_own_cell(configured: dict[str, str]) ->
     late: list[Event] = []
     async with opened(on_background=late.append) as sandbox:
         code = "import threading\ngo = threading.Event()\ndef f():\n    go.wait()\n    print('late')\n"
-        first = Running(sandbox, code + "threading.Thread(target=f).start()", cell_id="first")
-        await first.end()
-        second = Running(
-            sandbox, "go.set()\nimport time\nwhile threading.active_count() > 5: time.sleep(0.01)"
+        first = Running(
+            sandbox, code + "thread = threading.Thread(target=f); thread.start()", cell_id="first"
         )
+        await first.end()
+        second = Running(sandbox, "go.set()\nthread.join()")
         await second.end()
         # The next cell's answer carries whatever was there before it.
         await sandbox.run_cell("import time; time.sleep(0.2)")
