@@ -32,6 +32,8 @@ from .errors import AgentCubeError
 from .processes import Liveness, ProcessIdentity
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .ledger import Ledger, SessionRecord
 
 TAKEOVER_SECONDS = 8.0
@@ -199,10 +201,12 @@ class _Work:
             return
         if not orphans:
             return
-        # Some may have died just now, and their own reaper gives the next kernel its time.
+        # The owners of some may have died just now, and their own reapers give the next kernels their time.
         time.sleep(self._takeover_seconds + 2.0)
         # Another process does it, so that this one stays small for as long as its owner lives.
-        subprocess.run(_command("prune", self._ledger_path or ""), stdin=subprocess.DEVNULL, check=False)
+        ids = [session.session_id for session in orphans]
+        command = _command("prune", self._ledger_path or "", *ids)
+        subprocess.run(command, stdin=subprocess.DEVNULL, check=False)
 
     @property
     def _ledger(self) -> Ledger:
@@ -246,30 +250,33 @@ class _Work:
 
         for pause in _RETRY_SECONDS:
             time.sleep(pause)
-            owned = self._owned()
-            done = asyncio.run(delete_sessions(owned, self._ledger))
+            try:
+                done = asyncio.run(delete_sessions(self._owned(), self._ledger))
+            except AgentCubeError:  # the ledger is locked, or a setting cannot be read
+                continue
             if all(deletion.done for deletion in done):
                 return
 
 
-def prune(ledger_path: str | None = None) -> None:
-    """Delete every session of the ledger that its owner left behind."""
+def prune(ledger_path: str | None, session_ids: Sequence[str]) -> None:
+    """Delete those of these sessions that are still nobody's."""
     import asyncio
 
     from .cleanup import delete_sessions
     from .ledger import Ledger
 
     ledger = Ledger(ledger_path)
-    asyncio.run(delete_sessions(ledger.orphans(), ledger))
+    left = [session for session in ledger.orphans() if session.session_id in session_ids]
+    asyncio.run(delete_sessions(left, ledger))
 
 
 def main(arguments: list[str]) -> None:
-    """`prune LEDGER`, or, without arguments, be a reaper, whose order comes as one line of JSON on stdin."""
+    """`prune LEDGER ID...`, or, without arguments, be a reaper, whose order comes as one line of JSON on stdin."""
     for name in ("SIGINT", "SIGHUP", "SIGTERM"):  # a machine that shuts down ends the owner, and so us
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     if arguments:
-        prune(arguments[1] or None)
+        prune(arguments[1] or None, arguments[2:])
     else:
         _Work(json.loads(sys.stdin.buffer.readline())).run()
 

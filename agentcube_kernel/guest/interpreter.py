@@ -96,6 +96,8 @@ class Interpreter:
 
     def interrupt(self) -> None:
         """SIGINT to the worker and what it has started, as Ctrl-C does in a terminal."""
+        if self.info is None:
+            return  # it has not begun with anything of the user's, and a Python that is starting dies of it
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGINT)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from agentcube_kernel.sandbox import AsyncSandbox
 from tests.magics.notebooks import KINDS, notebook, shown
 
 
@@ -32,6 +33,15 @@ async def silent_server(anyio_backend: str) -> AsyncIterator[str]:
         for task in connections:
             task.cancel()
         await asyncio.gather(*connections)
+
+
+@pytest.mark.usefixtures("configured")
+async def test_right_after_a_sandbox_was_made() -> None:
+    """An interrupt that comes while the interpreter is starting does not end it."""
+    for _ in range(3):
+        async with AsyncSandbox() as sandbox:
+            await sandbox.interrupt()
+            assert (await sandbox.run_cell("1")).text == "1"
 
 
 @pytest.mark.usefixtures("needs_sessions")
