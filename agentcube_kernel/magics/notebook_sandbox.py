@@ -12,8 +12,10 @@ from ..client.portal import portal
 from ..sync_sandbox import Sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
+    from ..channel.cell_result import CellResult
+    from ..channel.protocol import Event
     from ..sandbox import AsyncSandbox
     from .sandboxes import Entry
 
@@ -49,6 +51,30 @@ class NotebookSandbox(Sandbox):
     def is_of(self, entry: Entry) -> bool:
         """Whether this is the sandbox that the entry has now."""
         return self._entry is entry and self._core is entry.sandbox
+
+    def run_cell(
+        self,
+        code: str,
+        *,
+        timeout: float | None = None,
+        on_event: Callable[[Event], None] | None = None,
+        silent: bool = False,
+        store_history: bool = True,
+        user_expressions: Mapping[str, str] | None = None,
+    ) -> CellResult:
+        """See `AsyncSandbox.run_cell`. Ctrl-C interrupts the cell where this waits."""
+        options: dict[str, Any] = {
+            "timeout": timeout,
+            "on_event": on_event,
+            "silent": silent,
+            "store_history": store_history,
+            "user_expressions": user_expressions,
+        }
+        if sys._getframe(1).f_code.co_flags & inspect.CO_COROUTINE:
+            awaitable: Any = self._await(lambda core: core.run_cell(code, **options))
+            return awaitable  # type: ignore[no-any-return]  # the annotation is right for those who wait
+        self._entry.used()
+        return super().run_cell(code, **options)
 
     def _run(self, call: Callable[[AsyncSandbox], Awaitable[T]]) -> T:
         if sys._getframe(_CALLER_OF_METHOD).f_code.co_flags & inspect.CO_COROUTINE:
