@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _GATHER = 0.003
+_PARTIAL = 0.015  # for the rest of a line, so that a line is one piece even where the processor is scarce
 _QUEUE_LIMIT = 4 * 1024 * 1024
 _CHUNK = 128 * 1024
 _RAW = b"raw"  # the rest of frames that were sent in part
@@ -150,7 +151,7 @@ class Outgoing:
                 while not self._items:
                     self._condition.wait()
                 if not self._hurry and self._size < _CHUNK:
-                    self._condition.wait(_GATHER)
+                    self._condition.wait(_GATHER if self._ends_a_line() else _PARTIAL)
                 items, self._items = self._items, deque()
                 self._size, self._hurry, self._sending = 0, False, True
                 self._last_text = time.monotonic()
@@ -165,6 +166,10 @@ class Outgoing:
                 self._condition.notify_all()
             if self._broken:
                 return
+
+    def _ends_a_line(self) -> bool:
+        kind, _, payload = self._items[-1]
+        return kind != frames.STREAM or payload[1].endswith("\n")
 
     @staticmethod
     def _pack(items: deque[tuple[bytes, str, Any]]) -> bytes:
