@@ -18,6 +18,18 @@ BODY = b'{"stdout": "0123456789", "exit_code": 0}'
 class _Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
     seen: list[str]
+    changed: threading.Condition
+
+    def note(self, path: str) -> None:
+        """Remember a path that was asked for."""
+        with self.changed:
+            self.seen.append(path)
+            self.changed.notify_all()
+
+    def has_seen(self, paths: set[str]) -> bool:
+        """Wait until exactly these paths have been asked for; False when that takes too long."""
+        with self.changed:
+            return self.changed.wait_for(lambda: set(self.seen) == paths, timeout=10)
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -26,11 +38,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["content-length"]))
-        self.server.seen.append(self.path)
+        self.server.note(self.path)
         self._answer()
 
     def do_GET(self) -> None:
-        self.server.seen.append(self.path)
+        self.server.note(self.path)
         if self.path == "/chunked":
             self.send_response(200)
             self.send_header("transfer-encoding", "chunked")
@@ -59,6 +71,7 @@ def server() -> Iterator[_Server]:
     """An HTTP server that remembers the paths it was asked for."""
     with _Server(("127.0.0.1", 0), _Handler) as httpd:
         httpd.seen = []
+        httpd.changed = threading.Condition()
         thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         yield httpd
@@ -105,9 +118,7 @@ async def test_resets_the_connection(server: _Server, fault: Fault, reached: boo
         assert (await client.post("/next", content=b"x")).status_code == 200
     # The server works on a request that was cut off while it already answers the next one.
     expected = {"/run", "/next"} if reached else {"/next"}
-    async with asyncio.timeout(10):
-        while set(server.seen) != expected:
-            await asyncio.sleep(0.01)
+    assert await asyncio.to_thread(server.has_seen, expected)
     assert len(server.seen) == len(expected)
 
 
