@@ -100,6 +100,9 @@ class _ByteBuffer(io.BufferedIOBase):
         return self._stream.fileno()
 
 
+_NOTHING = b"\0\0\0\0"
+
+
 class Capture:
     """Reads what is written to file descriptors 1 and 2: child processes, C libraries, forked children.
 
@@ -128,28 +131,28 @@ class Capture:
                 selector.register(fd, selectors.EVENT_READ, name)
             while True:
                 for key, _ in selector.select():
-                    self._take(str(key.data), key.fd)
+                    with self._lock:
+                        self._take(str(key.data), key.fd)
 
     def drain(self) -> None:
-        """Take out what has been written so far."""
-        for name, fd in self._pipes.items():
-            fcntl.ioctl(fd, termios.FIONREAD, self._count)
-            if self._count != b"\0\0\0\0":
+        """Take out what has been written so far, and wait for what the other thread is just taking out."""
+        with self._lock:
+            for name, fd in self._pipes.items():
                 self._take(name, fd)
 
     def _take(self, name: str, fd: int) -> None:
-        with self._lock:
-            fcntl.ioctl(fd, termios.FIONREAD, self._count)
-            (waiting,) = struct.unpack("i", self._count)
-            if not waiting:
-                return
-            try:
-                data = os.read(fd, min(waiting, 1024 * 1024))
-            except BlockingIOError:
-                return
-            text = self._decoders[name].decode(data)
-            if text:
-                self._outgoing.text(name, text, self._outgoing.latest_cell)
+        """With the lock held: queue what lies in the pipe."""
+        fcntl.ioctl(fd, termios.FIONREAD, self._count)
+        if self._count == _NOTHING:
+            return
+        (waiting,) = struct.unpack("i", self._count)
+        try:
+            data = os.read(fd, min(waiting, 1024 * 1024))
+        except BlockingIOError:
+            return
+        text = self._decoders[name].decode(data)
+        if text:
+            self._outgoing.text(name, text, self._outgoing.latest_cell)
 
     def restore(self) -> None:
         """Open the standard file descriptors again where a cell has closed them."""

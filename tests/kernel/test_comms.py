@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.kernel.frontend import FrontEnd
 
 ECHO = """
@@ -77,6 +79,8 @@ async def test_a_callback_s_error_does_no_harm(kernel: FrontEnd) -> None:
 
 async def test_ipywidgets_go_round(kernel: FrontEnd) -> None:
     """A slider is shown, moved by the front end, and its callback prints into an Output widget's comm."""
+    if (await kernel.run("import ipywidgets")).status != "ok":
+        pytest.skip("ipywidgets is not in this sandbox")
     cell = await kernel.run(
         "import ipywidgets as w\n"
         "slider = w.IntSlider(value=3)\n"
