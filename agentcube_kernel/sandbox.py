@@ -228,11 +228,16 @@ class AsyncSandbox:
         self._lost, self._fresh_guest_needed = None, False
 
     async def _find_guest(self, channel: Channel) -> None:
-        ref, self._take_over = self._take_over, None
+        ref = self._take_over
         if ref is None:
             await channel.start()
             return
-        hello = await channel.take_over(ref)
+        try:
+            hello = await channel.take_over(ref)
+        except GuestLostError:
+            self._take_over = None  # said once; the next call starts a fresh interpreter
+            raise
+        self._take_over = None
         self.client_id = ref.client_id
         self._recovery, unfinished = channel.recover(hello)
         self.recovered = [RecoveredCell(id=name) for name in unfinished]
@@ -343,7 +348,7 @@ class AsyncSandbox:
     ) -> CellResult:
         """Run a cell to its end; an exception in it is a result with `status` `error`, not an exception here.
 
-        After `timeout` seconds the cell is interrupted and `CellTimeoutError` raised, whose `result` holds what it had
+        After `timeout` seconds the cell is interrupted and `CellTimeoutError` raised, whose `events` are what it had
         put out. A cancelled call leaves the cell running; see `stream_cell` for the rest.
         """
         events: list[Event] = []
@@ -415,7 +420,8 @@ class AsyncSandbox:
         task = comm_task(type, content, metadata or {}, buffers, message_id)
         async with self._ready() as channel, aclosing(channel.submit(task).events()) as events:
             async for event in events:
-                yield event
+                if (admitted := self._admit(event)) is not None:
+                    yield admitted
 
     async def stream_recovered(self) -> AsyncGenerator[Event, None]:
         """Yield what the cells in `recovered` had put out and not delivered, and go on until they have ended."""

@@ -91,10 +91,6 @@ class Channel:
         """The guest that this channel talks to, or None before `start` and after a loss."""
         return self._guest
 
-    @property
-    def open_streams(self) -> int:
-        return len(self._streams)
-
     # Starting, taking over, restarting.
 
     async def start(self, *, patience: float | None = None) -> Hello:

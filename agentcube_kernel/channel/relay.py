@@ -11,7 +11,7 @@ import uuid
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..errors import AgentCubeError, GuestStartError
+from ..errors import Delivery, GuestStartError, RequestTooLargeError
 from .protocol import (
     ARGUMENT_LIMIT,
     LINE_LIMIT,
@@ -67,10 +67,6 @@ class GuestGoneError(Exception):
 
 class NoSlotError(Exception):
     """The slot was not there; another one has to be used."""
-
-
-class RequestTooLargeError(AgentCubeError):
-    """A request, mostly the code of a cell, is larger than one call can carry."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +138,8 @@ class Relay:
         if len(text) > _MAX_REQUEST:
             raise RequestTooLargeError(
                 f"This is {len(text) / 1e6:.0f} MB in one piece; AgentCube takes {_MAX_REQUEST / 1e6:.0f} MB in one "
-                "request. Put the data into a file (`%sandbox put`) and let the code read it."
+                "request. Put the data into a file (`%sandbox put`) and let the code read it.",
+                delivery=Delivery.NEVER,
             )
         await self._runner.put_file(f"{FOLDER}/{name}", text.encode("ascii"))
         return [f"{slot} @{name}"]

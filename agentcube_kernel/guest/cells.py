@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import os
 import queue
@@ -274,9 +275,8 @@ def _flush_original_streams() -> None:
 def _leave_child() -> None:
     """End a child that a cell has forked and that came back from the cell: only the parent is the interpreter."""
     for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
-        try:
+        # A cell may have put anything in their place.
+        with contextlib.suppress(Exception):
             if stream is not None:
                 stream.flush()
-        except Exception:
-            time.sleep(0)
     os._exit(0)

@@ -302,3 +302,19 @@ async def test_a_value_that_cannot_be_shown_is_a_failure(sandbox: AsyncSandbox) 
     """What goes wrong while a result is displayed makes the cell fail, as in IPython."""
     result = await sandbox.run_cell("class B:\n    def __repr__(self): raise ValueError('no')\nB()")
     assert result.ename == "ValueError"
+
+
+async def test_an_untrusted_sandbox_answers_no_comm(sandbox: AsyncSandbox) -> None:
+    """Where widgets are not let through, their answers to a front end's messages are not either."""
+    await sandbox.run_cell(
+        "import comm\nfrom IPython.display import HTML, display\ndef on_open(c, msg):\n    c.send({'x': 1})\n"
+        "    display(HTML('<script>evil()</script>'))\ncomm.get_comm_manager().register_target('u', on_open)"
+    )
+    sandbox.trusted = False
+    try:
+        opened = _comm(target_name="u")
+        events = [event async for event in sandbox.stream_comm("comm_open", opened, message_id="u1")]
+    finally:
+        sandbox.trusted = True
+    assert [event.type for event in events] == ["display_data", "comm_reply"]
+    assert "script" not in str(events[0].content["data"].get("text/html", ""))
