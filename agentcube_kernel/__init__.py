@@ -10,60 +10,39 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from agentcube_kernel.channel.cell_result import (
+    from .arguments import (
+        NO_TIMEOUT,
+    )
+    from .channel.cell_result import (
         CellResult,
     )
-    from agentcube_kernel.client.agent_data_plane import (
+    from .client.agent_data_plane import (
         AsyncAgentRuntimeDataPlaneClient,
         Invocation,
     )
-    from agentcube_kernel.client.agent_runtime import (
+    from .client.agent_runtime import (
         AsyncAgentRuntimeClient,
     )
-    from agentcube_kernel.client.arguments import (
-        NO_TIMEOUT,
-    )
-    from agentcube_kernel.client.auth import (
-        AuthProvider,
-        ServiceAccountAuth,
-        TokenAuth,
-        TokenFileAuth,
-    )
-    from agentcube_kernel.client.code_interpreter import (
+    from .client.code_interpreter import (
         AsyncCodeInterpreterClient,
     )
-    from agentcube_kernel.client.control_plane import (
-        AsyncControlPlaneClient,
-    )
-    from agentcube_kernel.client.data_plane import (
+    from .client.data_plane import (
         AsyncCodeInterpreterDataPlaneClient,
     )
-    from agentcube_kernel.client.lifecycle import (
+    from .client.session import (
         SessionLeakWarning,
     )
-    from agentcube_kernel.client.results import (
-        CommandResult,
-        FileInfo,
-        Health,
-        Output,
-        Ownership,
-        SessionInfo,
-        Transferred,
-    )
-    from agentcube_kernel.client.retry import (
-        RetryPolicy,
-    )
-    from agentcube_kernel.client.sync_agent_runtime import (
+    from .client.sync.agent_runtime import (
         AgentRuntimeClient,
     )
-    from agentcube_kernel.client.sync_code_interpreter import (
+    from .client.sync.code_interpreter import (
         CodeInterpreterClient,
     )
-    from agentcube_kernel.config import (
+    from .config import (
         Credentials,
         Settings,
     )
-    from agentcube_kernel.errors import (
+    from .errors import (
         AgentCubeError,
         ArgumentTypeError,
         AuthenticationError,
@@ -106,12 +85,33 @@ if TYPE_CHECKING:
         SessionNotFoundError,
         TransferError,
     )
-    from agentcube_kernel.sandbox import (
+    from .results import (
+        CommandResult,
+        FileInfo,
+        Health,
+        Output,
+        Ownership,
+        SessionInfo,
+        Transferred,
+    )
+    from .sandbox import (
         AsyncSandbox,
         SandboxState,
     )
-    from agentcube_kernel.sync_sandbox import (
+    from .sync_sandbox import (
         Sandbox,
+    )
+    from .wire.auth import (
+        AuthProvider,
+        ServiceAccountAuth,
+        TokenAuth,
+        TokenFileAuth,
+    )
+    from .wire.control_plane import (
+        AsyncControlPlaneClient,
+    )
+    from .wire.retry import (
+        RetryPolicy,
     )
 
 __all__ = [
@@ -195,18 +195,18 @@ _HOMES = {
         "Invocation",
     ),
     "client.agent_runtime": ("AsyncAgentRuntimeClient",),
-    "client.arguments": ("NO_TIMEOUT",),
-    "client.auth": (
+    "arguments": ("NO_TIMEOUT",),
+    "wire.auth": (
         "AuthProvider",
         "ServiceAccountAuth",
         "TokenAuth",
         "TokenFileAuth",
     ),
     "client.code_interpreter": ("AsyncCodeInterpreterClient",),
-    "client.control_plane": ("AsyncControlPlaneClient",),
+    "wire.control_plane": ("AsyncControlPlaneClient",),
     "client.data_plane": ("AsyncCodeInterpreterDataPlaneClient",),
-    "client.lifecycle": ("SessionLeakWarning",),
-    "client.results": (
+    "client.session": ("SessionLeakWarning",),
+    "results": (
         "CommandResult",
         "FileInfo",
         "Health",
@@ -215,9 +215,9 @@ _HOMES = {
         "SessionInfo",
         "Transferred",
     ),
-    "client.retry": ("RetryPolicy",),
-    "client.sync_agent_runtime": ("AgentRuntimeClient",),
-    "client.sync_code_interpreter": ("CodeInterpreterClient",),
+    "wire.retry": ("RetryPolicy",),
+    "client.sync.agent_runtime": ("AgentRuntimeClient",),
+    "client.sync.code_interpreter": ("CodeInterpreterClient",),
     "config": (
         "Credentials",
         "Settings",

@@ -13,7 +13,7 @@ def main() -> None:
     """
     if sys.path and sys.path[0] in ("", os.getcwd()):
         del sys.path[0]
-    from agentcube_kernel.kernel.app import main as run
+    from .kernel.app import main as run
 
     run()
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from agentcube_kernel.errors import ArgumentTypeError, ConfigurationError
+from .errors import ArgumentTypeError, ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -20,8 +20,6 @@ from .channel.channel import Channel, comm_task
 from .channel.policy import restrain
 from .channel.relay import FOLDER, GuestRef
 from .channel.shell_cells import shell_command, stream_shell_cell
-from .client.results import CommandResult, Ownership
-from .client.retry import RetryPolicy
 from .errors import (
     AgentCubeError,
     CellTimeoutError,
@@ -31,6 +29,9 @@ from .errors import (
     GuestStartError,
     SessionNotFoundError,
 )
+from .results import CommandResult, Ownership
+from .text import well_formed
+from .wire.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
@@ -309,7 +310,7 @@ class AsyncSandbox:
         task = {
             "id": cell_id,
             "kind": "cell",
-            "code": _well_formed(code),
+            "code": well_formed(code),
             "silent": silent,
             "store_history": store_history,
             "user_expressions": dict(user_expressions or {}),
@@ -471,17 +472,17 @@ class AsyncSandbox:
 
     async def complete(self, code: str, cursor_pos: int) -> dict[str, Any]:
         """Content of a `complete_reply`; also while a cell runs. `{}` when there is no answer within 10 s."""
-        return await self._ask("complete", code=_well_formed(code), cursor_pos=cursor_pos)
+        return await self._ask("complete", code=well_formed(code), cursor_pos=cursor_pos)
 
     async def inspect(self, code: str, cursor_pos: int, detail_level: int = 0) -> dict[str, Any]:
         """Content of an `inspect_reply`; like `complete`."""
         return await self._ask(
-            "inspect", code=_well_formed(code), cursor_pos=cursor_pos, detail_level=detail_level
+            "inspect", code=well_formed(code), cursor_pos=cursor_pos, detail_level=detail_level
         )
 
     async def is_complete(self, code: str) -> dict[str, Any]:
         """Content of an `is_complete_reply`; like `complete`."""
-        return await self._ask("is_complete", code=_well_formed(code))
+        return await self._ask("is_complete", code=well_formed(code))
 
     async def comm_info(self, target_name: str | None = None) -> dict[str, Any]:
         """The open comms, as `{"comm_id": {"target_name": …}}`; like `complete`."""
@@ -537,11 +538,6 @@ class AsyncSandbox:
     async def _stop_quietly(self) -> None:
         with contextlib.suppress(AgentCubeError):
             await self.stop()
-
-
-def _well_formed(code: str) -> str:
-    """Text without lone surrogates, which no encoding can carry."""
-    return code if code.isascii() else code.encode("utf-8", "replace").decode("utf-8")
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from agentcube_kernel.client.code_interpreter import AsyncCodeInterpreterClient
-from agentcube_kernel.client.portal import portal
-from agentcube_kernel.sandbox import AsyncSandbox, SandboxState
+from .client.code_interpreter import AsyncCodeInterpreterClient
+from .client.sync.portal import portal
+from .sandbox import AsyncSandbox, SandboxState
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
     from types import TracebackType
 
-    from agentcube_kernel.channel.cell_result import CellResult
-    from agentcube_kernel.channel.protocol import Event
-    from agentcube_kernel.channel.relay import GuestRef
-    from agentcube_kernel.client.results import Ownership
-    from agentcube_kernel.sandbox import RecoveredCell
+    from .channel.cell_result import CellResult
+    from .channel.protocol import Event
+    from .channel.relay import GuestRef
+    from .results import Ownership
+    from .sandbox import RecoveredCell
 
 T = TypeVar("T")
 

@@ -14,7 +14,6 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..client.retry import RetryPolicy
 from ..errors import (
     AgentCubeError,
     Delivery,
@@ -23,9 +22,10 @@ from ..errors import (
     ResponseError,
     SandboxUnreachableError,
 )
-from .bootstrap import BootOptions, GuestNotRunningError, Hello, boot
+from ..wire.retry import RetryPolicy
 from .cell_stream import CellStream
 from .gate import admit, admit_reply
+from .guest_start import BootOptions, GuestNotRunningError, Hello, boot
 from .protocol import Answer, Event, Inbox, IncompleteAnswerError, ProtocolError
 from .relay import CommandRunner, GuestGoneError, GuestRef, NoSlotError, Relay
 

@@ -8,10 +8,10 @@ may do in the user's browser belongs.
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ..text import terminal_text, well_formed
 from .protocol import Event, notice_event
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def admit(event: Event) -> Event:
 def _json(value: Any, depth: int = 0) -> Any:
     """Copy JSON data without what would break a strict encoder further on: NaN, lone surrogates, bottomless nesting."""
     if isinstance(value, str):
-        return value if value.isascii() else _text(value)
+        return well_formed(value)
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
@@ -60,35 +60,15 @@ def _json(value: Any, depth: int = 0) -> Any:
     raise _WrongShapeError("not JSON")
 
 
-def _text(value: str) -> str:
-    return value.encode("utf-8", "replace").decode("utf-8")
-
-
-# Colours and cursor movements (CSI) are what programs print. The sequences that do more to a terminal lose their first
-# character: OSC (title, clipboard, links), DCS, SOS, PM, APC, full reset, the shifts, and all of them in their 8-bit
-# form. An escape at the very end could be completed by the next piece of text.
-_SEQUENCES = re.compile(r"\x1b(?=[\]PX^_c])|\x1b\Z|[\x0e\x0f\x80-\x9f]")
-
-
-def _terminal_text(value: str) -> str:
-    """Text that may end up in a terminal: harmless there, whatever it is."""
-    if value.isascii():
-        if "\x1b" not in value and "\x0e" not in value and "\x0f" not in value:
-            return value
-    else:
-        value = _text(value)
-    return _SEQUENCES.sub("", value)
-
-
 def _str(content: Mapping[str, Any], key: str) -> str:
     value = content.get(key)
     if not isinstance(value, str):
         raise _WrongShapeError(f"{key} is not text")
-    return value if value.isascii() else _text(value)
+    return well_formed(value)
 
 
 def _shown(content: Mapping[str, Any], key: str) -> str:
-    return _terminal_text(_str(content, key))
+    return terminal_text(_str(content, key))
 
 
 def _int(content: Mapping[str, Any], key: str) -> int:
@@ -110,7 +90,7 @@ def _lines(content: Mapping[str, Any], key: str) -> list[str]:
     value = content.get(key, [])
     if not isinstance(value, list) or not all(isinstance(line, str) for line in value):
         raise _WrongShapeError(f"{key} is not a list of text")
-    return [_terminal_text(line) for line in value]
+    return [terminal_text(line) for line in value]
 
 
 def _stream(content: Content) -> Content:
@@ -135,7 +115,7 @@ def _mime_bundle(content: Content) -> Content:
         if isinstance(value, dict) and not mime.endswith("json"):
             raise _WrongShapeError(f"{mime[:80]} is not text")
     if isinstance(data.get("text/plain"), str):
-        data["text/plain"] = _terminal_text(data["text/plain"])
+        data["text/plain"] = terminal_text(data["text/plain"])
     return data
 
 

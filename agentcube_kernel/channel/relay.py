@@ -26,7 +26,7 @@ from .protocol import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ..client.results import CommandResult
+    from ..results import CommandResult
 
 FOLDER = f".agentcube-kernel/guest-{VERSION}"
 

@@ -11,7 +11,7 @@ from .protocol import Event
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
-    from ..client.results import CommandResult
+    from ..results import CommandResult
 
 _MAGIC = re.compile(r"%%(bash|sh)[ \t]*\n(.*)", re.DOTALL)
 _TIMEOUT = 600.0

@@ -11,22 +11,22 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from agentcube_kernel.client.auth import Authorizer, resolve_router_auth, resolve_workload_manager_auth
-from agentcube_kernel.client.code_interpreter import AsyncCodeInterpreterClient
-from agentcube_kernel.client.control_plane import AsyncControlPlaneClient
-from agentcube_kernel.client.http import Connections, HttpAnswer
-from agentcube_kernel.client.link import Link
-from agentcube_kernel.client.results import Ownership
-from agentcube_kernel.client.retry import RetryPolicy
-from agentcube_kernel.config import Settings
-from agentcube_kernel.errors import AgentCubeError, LedgerError, SessionNotFoundError
-from agentcube_kernel.ledger import Ledger, SessionRecord
-from agentcube_kernel.sandbox import AsyncSandbox
+from ..client.code_interpreter import AsyncCodeInterpreterClient
+from ..config import Settings
+from ..errors import AgentCubeError, LedgerError, SessionNotFoundError
+from ..results import Ownership
+from ..sandbox import AsyncSandbox
+from ..sessions.ledger import Ledger, SessionRecord
+from ..wire.auth import Authorizer, resolve_router_auth, resolve_workload_manager_auth
+from ..wire.control_plane import AsyncControlPlaneClient
+from ..wire.http import Connections, HttpAnswer
+from ..wire.retry import RetryPolicy
+from ..wire.server_connection import Link
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from agentcube_kernel.client.results import SessionInfo
+    from ..results import SessionInfo
 
 REACH_TIMEOUT = 10.0
 LOOK_FOR_PYTHON = (
@@ -163,7 +163,7 @@ class Checkup:
     async def _reach(self) -> str:
         settings = self._settings
         if settings.uses_embedded_gateway:
-            from agentcube_kernel.gateway.launcher import GatewayStartError, ensure_gateway
+            from ..gateway.launcher import GatewayStartError, ensure_gateway
 
             try:
                 gateway = await asyncio.to_thread(ensure_gateway)

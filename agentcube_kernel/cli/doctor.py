@@ -11,7 +11,8 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from agentcube_kernel.cli.checkup import Checkup, Status, Step
+from ..text import harmless
+from .checkup import Checkup, Status, Step
 
 STYLES = {Status.OK: "green", Status.NOTE: "yellow", Status.FAILED: "bold red", Status.SKIPPED: "dim"}
 STATUS_WIDTH = max(len(status.value) for status in Status) + 2
@@ -45,7 +46,7 @@ def doctor(*, kernel: str | None, timeout: float, as_json: bool) -> None:
                 timeout=timeout,
                 on_start=lambda name: progress.update(f"{name} ..."),
                 on_step=lambda step: console.print(_line(step), soft_wrap=True),
-                on_notice=lambda text: progress.update(_printable(text)),
+                on_notice=lambda text: progress.update(harmless(text, lines=True)),
             )
             _run(checkup)
         console.print("Everything works." if checkup.ok else "Not everything works; see above.", style="bold")
@@ -82,7 +83,7 @@ def _plain(step: Step) -> dict[str, object]:
 
 def _line(step: Step) -> Text:
     """One step for a terminal; what a server or a sandbox said may be in it, so control characters are not."""
-    first, *more = _printable(step.detail).splitlines() or [""]
+    first, *more = harmless(step.detail, lines=True).splitlines() or [""]
     took = f"  [{step.seconds:.1f} s]" if step.seconds >= 0.1 else ""
     indent = " " * (STATUS_WIDTH + NAME_WIDTH)
     return Text.assemble(
@@ -91,10 +92,4 @@ def _line(step: Step) -> Text:
         first,
         (took, "dim"),
         *(f"\n{indent}{line}" for line in more),
-    )
-
-
-def _printable(text: str) -> str:
-    return "".join(
-        char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text
     )

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import click
 
-from agentcube_kernel.config import check_segment, check_url
-from agentcube_kernel.errors import ConfigurationError
+from ..config import check_segment, check_url
+from ..errors import ConfigurationError
 
 DEFAULT_NAME = "agentcube"
 DEFAULT_DISPLAY_NAME = "AgentCube Remote"

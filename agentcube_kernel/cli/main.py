@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agentcube_kernel.errors import AgentCubeError
+from ..errors import AgentCubeError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

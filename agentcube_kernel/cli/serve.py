@@ -34,8 +34,8 @@ def serve(host: str, port: int, as_json: bool) -> None:
         raise click.ClickException(
             "the embedded gateway runs on Linux and macOS; set ROUTER_URL to an AgentCube"
         )
-    from agentcube_kernel.gateway import server
-    from agentcube_kernel.gateway.config import GatewayConfig
+    from ..gateway import server
+    from ..gateway.config import GatewayConfig
 
     try:
         config = GatewayConfig.from_environ(os.environ, session_id_authorises=True)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agentcube_kernel.cleanup import Deletion, Outcome, delete_sessions
-from agentcube_kernel.errors import AgentCubeError
-from agentcube_kernel.ledger import Ledger, SessionRecord
-from agentcube_kernel.processes import Liveness
+from ..errors import AgentCubeError
+from ..sessions.cleanup import Deletion, Outcome, delete_sessions
+from ..sessions.ledger import Ledger, SessionRecord
+from ..sessions.process_identity import Liveness
+from ..text import ago, duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -120,16 +121,6 @@ def describe(record: SessionRecord) -> dict[str, Any]:
     }
 
 
-def ago(seconds: float) -> str:
-    """A length of time in its one or two largest units."""
-    left = max(0, int(seconds))
-    for size, unit, below, small in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if left >= size:
-            rest = left % size // below
-            return f"{left // size} {unit} {rest} {small}" if rest else f"{left // size} {unit}"
-    return f"{left} s"
-
-
 def report(deletions: Sequence[Deletion], *, as_json: bool) -> None:
     """Say how deletions went; exit with status 1 if one failed."""
     failed = [deletion for deletion in deletions if not deletion.done]
@@ -173,12 +164,12 @@ def _find(word: str, known: Sequence[SessionRecord], *, force: bool) -> list[Ses
 
 
 def _stranger(session_id: str) -> SessionRecord:
-    from agentcube_kernel.config import Settings, check_segment
+    from ..config import Settings, check_segment
 
     settings = Settings.load()
     url = settings.workload_manager_url
     if settings.uses_embedded_gateway:
-        from agentcube_kernel.gateway.launcher import running_gateways
+        from ..gateway.launcher import running_gateways
 
         url = next((gateway.workload_manager_url for gateway in running_gateways()), None)
     return SessionRecord.new(
@@ -227,8 +218,8 @@ def _sessions_table(records: Sequence[SessionRecord]) -> Table:
             Text(record.name or ""),
             Text(state(record)),
             Text(f"{record.owner.pid}{where} {'' if where else alive.value}".strip()),
-            Text(ago(now - record.created)),
-            Text(f"{ago(now - record.last_used)} ago"),
+            Text(duration(now - record.created)),
+            Text(ago(record.last_used)),
             Text(record.notebook or ""),
         )
     return table

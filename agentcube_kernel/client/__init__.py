@@ -1,1 +1,1 @@
-"""AgentCube over HTTP."""
+"""What programs call: clients of sessions, with commands, files and folders."""

@@ -10,30 +10,30 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from agentcube_kernel.client import answers
-from agentcube_kernel.client.arguments import check_text, check_timeout
-from agentcube_kernel.client.auth import explicit_auth
-from agentcube_kernel.client.bootstrap import create_through_router
-from agentcube_kernel.client.endpoints import SESSION_HEADER, InvocationEndpoint
-from agentcube_kernel.client.heartbeat import INTERVAL as HEARTBEAT_INTERVAL
-from agentcube_kernel.client.heartbeat import Heartbeat
-from agentcube_kernel.client.http import DEFAULT_CONNECT_TIMEOUT, DEFAULT_LIMIT, Connections, HttpAnswer
-from agentcube_kernel.client.link import JSON, Link
-from agentcube_kernel.client.retry import RetryPolicy
-from agentcube_kernel.config import check_segment
-from agentcube_kernel.errors import (
+from ..arguments import check_text, check_timeout
+from ..config import check_segment
+from ..errors import (
     ConfigurationError,
     Delivery,
     InvocationError,
     ResponseError,
 )
+from ..wire import answers
+from ..wire.auth import explicit_auth
+from ..wire.endpoints import SESSION_HEADER, InvocationEndpoint
+from ..wire.http import DEFAULT_CONNECT_TIMEOUT, DEFAULT_LIMIT, Connections, HttpAnswer
+from ..wire.retry import RetryPolicy
+from ..wire.router_sessions import create_through_router
+from ..wire.server_connection import JSON, Link
+from .heartbeat import INTERVAL as HEARTBEAT_INTERVAL
+from .heartbeat import Heartbeat
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from types import TracebackType
 
-    from agentcube_kernel.client.auth import AuthProvider
-    from agentcube_kernel.client.http import AsyncTransport
+    from ..wire.auth import AuthProvider
+    from ..wire.http import AsyncTransport
 
 DEFAULT_TIMEOUT = 120.0
 _LONGEST_ERROR = 64 * 1024

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from agentcube_kernel.client.agent_data_plane import (
+from ..errors import ClientStateError, ConfigurationError
+from ..wire.http import DEFAULT_CONNECT_TIMEOUT, DEFAULT_LIMIT
+from .agent_data_plane import (
     DEFAULT_TIMEOUT,
     AsyncAgentRuntimeDataPlaneClient,
     json_or_text,
 )
-from agentcube_kernel.client.http import DEFAULT_CONNECT_TIMEOUT, DEFAULT_LIMIT
-from agentcube_kernel.client.lifecycle import AsyncSessionClient, Creation
-from agentcube_kernel.errors import ClientStateError, ConfigurationError
+from .session import AsyncSessionClient, Creation
 
 if TYPE_CHECKING:
     import contextlib
     from collections.abc import Awaitable, Callable, Mapping
 
-    from agentcube_kernel.client.agent_data_plane import InvocationStream
-    from agentcube_kernel.client.auth import AuthProvider
-    from agentcube_kernel.client.endpoints import Kind
-    from agentcube_kernel.client.http import AsyncTransport
-    from agentcube_kernel.client.results import SessionInfo
-    from agentcube_kernel.config import Settings
+    from ..config import Settings
+    from ..results import SessionInfo
+    from ..wire.auth import AuthProvider
+    from ..wire.endpoints import Kind
+    from ..wire.http import AsyncTransport
+    from .agent_data_plane import InvocationStream
 
 P = ParamSpec("P")
 C = TypeVar("C", bound="AsyncAgentRuntimeClient")

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from agentcube_kernel.client.data_plane import DEFAULT_TIMEOUT, AsyncCodeInterpreterDataPlaneClient
-from agentcube_kernel.client.endpoints import InvocationEndpoint
-from agentcube_kernel.client.http import DEFAULT_CONNECT_TIMEOUT, DEFAULT_LIMIT
-from agentcube_kernel.client.lifecycle import AsyncSessionClient, Creation
-from agentcube_kernel.client.operations import Operations
-from agentcube_kernel.errors import ClientStateError
+from ..errors import ClientStateError
+from ..wire.endpoints import InvocationEndpoint
+from ..wire.http import DEFAULT_CONNECT_TIMEOUT, DEFAULT_LIMIT
+from .data_plane import DEFAULT_TIMEOUT, AsyncCodeInterpreterDataPlaneClient
+from .operations import Operations
+from .session import AsyncSessionClient, Creation
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from agentcube_kernel.client.auth import AuthProvider
-    from agentcube_kernel.client.endpoints import Kind
-    from agentcube_kernel.client.http import AsyncTransport
-    from agentcube_kernel.client.lifecycle import CreateThrough
-    from agentcube_kernel.client.results import SessionInfo
-    from agentcube_kernel.config import Settings
+    from ..config import Settings
+    from ..results import SessionInfo
+    from ..wire.auth import AuthProvider
+    from ..wire.endpoints import Kind
+    from ..wire.http import AsyncTransport
+    from .session import CreateThrough
 
 P = ParamSpec("P")
 C = TypeVar("C", bound="AsyncCodeInterpreterClient")
@@ -148,7 +148,7 @@ class AsyncCodeInterpreterClient(Operations, AsyncSessionClient):
         return self._data_plane
 
     async def _bootstrap(self, router_url: str) -> str:
-        from agentcube_kernel.client.bootstrap import create_through_router
+        from ..wire.router_sessions import create_through_router
 
         endpoint = InvocationEndpoint.through_router(
             router_url, kind=self.kind, name=self.name, namespace=self.namespace

@@ -16,24 +16,24 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING
 
-from agentcube_kernel.client.arguments import check_command, check_env, check_timeout, remote_path
-from agentcube_kernel.client.results import Output
-from agentcube_kernel.client.retry import RetryPolicy
-from agentcube_kernel.client.stopping import MARKER, new_execution_id
-from agentcube_kernel.errors import (
+from ..arguments import check_command, check_env, check_timeout, remote_path
+from ..errors import (
     AgentCubeError,
     CommandExecutionError,
     CommandTimeoutError,
     DataPlaneError,
     Delivery,
 )
+from ..results import Output
+from ..wire.retry import RetryPolicy
+from .stopping import MARKER, new_execution_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import TracebackType
 
-    from agentcube_kernel.client.data_plane import AsyncCodeInterpreterDataPlaneClient
-    from agentcube_kernel.client.results import CommandResult
+    from ..results import CommandResult
+    from .data_plane import AsyncCodeInterpreterDataPlaneClient
 
 logger = logging.getLogger("agentcube_kernel.commands")
 

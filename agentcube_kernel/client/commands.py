@@ -8,23 +8,23 @@ import logging
 import math
 from typing import TYPE_CHECKING
 
-from agentcube_kernel.client.arguments import (
+from ..arguments import (
     MAX_ARGUMENT_BYTES,
     check_env,
     check_text,
     check_timeout,
     remote_path,
 )
-from agentcube_kernel.client.retry import RetryPolicy
-from agentcube_kernel.client.stopping import MARKER, Stopper, new_execution_id, stop_command
-from agentcube_kernel.errors import CommandExecutionError, CommandTimeoutError, ConfigurationError
+from ..errors import CommandExecutionError, CommandTimeoutError, ConfigurationError
+from ..wire.retry import RetryPolicy
+from .stopping import MARKER, Stopper, new_execution_id, stop_command
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from agentcube_kernel.client.data_plane import AsyncCodeInterpreterDataPlaneClient
-    from agentcube_kernel.client.http import HttpAnswer
-    from agentcube_kernel.client.results import CommandResult
+    from ..results import CommandResult
+    from ..wire.http import HttpAnswer
+    from .data_plane import AsyncCodeInterpreterDataPlaneClient
 
 logger = logging.getLogger("agentcube_kernel.commands")
 

@@ -9,29 +9,29 @@ import math
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from agentcube_kernel.client import answers
-from agentcube_kernel.client.arguments import check_timeout, remote_file_path, remote_path
-from agentcube_kernel.client.auth import explicit_auth
-from agentcube_kernel.client.commands import Commands
-from agentcube_kernel.client.endpoints import SESSION_HEADER, InvocationEndpoint
-from agentcube_kernel.client.heartbeat import INTERVAL as HEARTBEAT_INTERVAL
-from agentcube_kernel.client.heartbeat import Heartbeat
-from agentcube_kernel.client.http import DEFAULT_CONNECT_TIMEOUT, DEFAULT_LIMIT, Connections, HttpAnswer
-from agentcube_kernel.client.link import JSON, Link
-from agentcube_kernel.client.multipart import form
-from agentcube_kernel.client.operations import Operations
-from agentcube_kernel.client.picod import PicoD, execute_body
-from agentcube_kernel.client.retry import RetryPolicy
-from agentcube_kernel.config import check_segment, check_url
-from agentcube_kernel.errors import AgentCubeError, ArgumentTypeError, ConfigurationError
+from ..arguments import check_timeout, remote_file_path, remote_path
+from ..config import check_segment, check_url
+from ..errors import AgentCubeError, ArgumentTypeError, ConfigurationError
+from ..wire import answers
+from ..wire.auth import explicit_auth
+from ..wire.endpoints import SESSION_HEADER, InvocationEndpoint
+from ..wire.http import DEFAULT_CONNECT_TIMEOUT, DEFAULT_LIMIT, Connections, HttpAnswer
+from ..wire.multipart import form
+from ..wire.picod import PicoD, execute_body
+from ..wire.retry import RetryPolicy
+from ..wire.server_connection import JSON, Link
+from .commands import Commands
+from .heartbeat import INTERVAL as HEARTBEAT_INTERVAL
+from .heartbeat import Heartbeat
+from .operations import Operations
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from types import TracebackType
 
-    from agentcube_kernel.client.auth import AuthProvider
-    from agentcube_kernel.client.http import AsyncTransport
-    from agentcube_kernel.client.results import CommandResult, FileInfo, Health
+    from ..results import CommandResult, FileInfo, Health
+    from ..wire.auth import AuthProvider
+    from ..wire.http import AsyncTransport
 
 logger = logging.getLogger("agentcube_kernel.data_plane")
 

@@ -10,19 +10,19 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
-from agentcube_kernel.client.arguments import NO_TIMEOUT, local_path, remote_file_path
-from agentcube_kernel.client.results import Transferred
-from agentcube_kernel.client.retry import RetryPolicy
-from agentcube_kernel.client.stopping import new_execution_id
-from agentcube_kernel.client.transfers import SHA256, local_errors
-from agentcube_kernel.errors import Delivery, ExchangeError, TransferError
+from ..arguments import NO_TIMEOUT, local_path, remote_file_path
+from ..errors import Delivery, ExchangeError, TransferError
+from ..results import Transferred
+from ..wire.retry import RetryPolicy
+from .stopping import new_execution_id
+from .transfers import SHA256, local_errors
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from agentcube_kernel.client.data_plane import AsyncCodeInterpreterDataPlaneClient
-    from agentcube_kernel.client.http import HttpAnswer
-    from agentcube_kernel.client.transfers import Progress
+    from ..wire.http import HttpAnswer
+    from .data_plane import AsyncCodeInterpreterDataPlaneClient
+    from .transfers import Progress
 
 logger = logging.getLogger("agentcube_kernel.transfers")
 

@@ -12,13 +12,8 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from agentcube_kernel.client.arguments import NO_TIMEOUT, local_path, remote_path
-from agentcube_kernel.client.downloads import Download
-from agentcube_kernel.client.results import Transferred
-from agentcube_kernel.client.retry import RetryPolicy
-from agentcube_kernel.client.stopping import new_execution_id
-from agentcube_kernel.client.transfers import IS_A_DIRECTORY, SHA256, WRONG_CHECKSUM, Upload, local_errors
-from agentcube_kernel.errors import (
+from ..arguments import NO_TIMEOUT, local_path, remote_path
+from ..errors import (
     Delivery,
     LocalFileError,
     RemoteFileNotFoundError,
@@ -26,6 +21,11 @@ from agentcube_kernel.errors import (
     RemoteStorageError,
     TransferError,
 )
+from ..results import Transferred
+from ..wire.retry import RetryPolicy
+from .downloads import Download
+from .stopping import new_execution_id
+from .transfers import IS_A_DIRECTORY, SHA256, WRONG_CHECKSUM, Upload, local_errors
 
 if TYPE_CHECKING or sys.version_info >= (3, 11, 4):
     import tarfile
@@ -35,9 +35,9 @@ else:  # the first releases of 3.11, of which Debian 12 has one, cannot unpack s
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from agentcube_kernel.client.data_plane import AsyncCodeInterpreterDataPlaneClient
-    from agentcube_kernel.client.results import CommandResult
-    from agentcube_kernel.client.transfers import Progress
+    from ..results import CommandResult
+    from .data_plane import AsyncCodeInterpreterDataPlaneClient
+    from .transfers import Progress
 
 logger = logging.getLogger("agentcube_kernel.transfers")
 

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from agentcube_kernel.errors import AgentCubeError
+from ..errors import AgentCubeError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agentcube_kernel.client import downloads, folders, transfers
-from agentcube_kernel.client.arguments import check_text, check_timeout, remote_file_path
-from agentcube_kernel.client.command_stream import CommandStream
-from agentcube_kernel.client.commands import output_or_raise
-from agentcube_kernel.errors import ArgumentTypeError
+from ..arguments import check_text, check_timeout, remote_file_path
+from ..errors import ArgumentTypeError
+from . import downloads, folders, transfers
+from .command_stream import CommandStream
+from .commands import output_or_raise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from agentcube_kernel.client.data_plane import AsyncCodeInterpreterDataPlaneClient
-    from agentcube_kernel.client.results import CommandResult, FileInfo, Health, Transferred
-    from agentcube_kernel.client.transfers import Progress
+    from ..results import CommandResult, FileInfo, Health, Transferred
+    from .data_plane import AsyncCodeInterpreterDataPlaneClient
+    from .transfers import Progress
 
 
 class Operations:

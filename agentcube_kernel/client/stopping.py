@@ -12,7 +12,7 @@ import logging
 import secrets
 from typing import TYPE_CHECKING, Any
 
-from agentcube_kernel.errors import AgentCubeError
+from ..errors import AgentCubeError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -11,11 +11,8 @@ import os
 import posixpath
 from typing import TYPE_CHECKING, Any, Protocol
 
-from agentcube_kernel.client.arguments import NO_TIMEOUT, local_path, remote_file_path
-from agentcube_kernel.client.results import Transferred
-from agentcube_kernel.client.retry import RetryPolicy
-from agentcube_kernel.client.stopping import new_execution_id
-from agentcube_kernel.errors import (
+from ..arguments import NO_TIMEOUT, local_path, remote_file_path
+from ..errors import (
     AgentCubeError,
     Delivery,
     ExchangeError,
@@ -26,12 +23,15 @@ from agentcube_kernel.errors import (
     RequestTooLargeError,
     TransferError,
 )
+from ..results import Transferred
+from ..wire.retry import RetryPolicy
+from .stopping import new_execution_id
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from agentcube_kernel.client.data_plane import AsyncCodeInterpreterDataPlaneClient
-    from agentcube_kernel.client.results import CommandResult
+    from ..results import CommandResult
+    from .data_plane import AsyncCodeInterpreterDataPlaneClient
 
     Progress = Callable[[int, int | None], object]
 

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from ..errors import AgentCubeError, GuestLostError, GuestStartError
-from ..waiting import told_of_waiting
+from ..frontend.waiting import told_of_waiting
 from .failures import Failure
 from .local_magics import load, may_concern
 from .progress import StartProgress

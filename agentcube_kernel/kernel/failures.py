@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import AgentCubeError
+from ..text import harmless
 
 RED, PLAIN = "\x1b[31m", "\x1b[39m"
 
@@ -25,8 +26,8 @@ class Failure:
         name = type(error).__name__
         if isinstance(error, AgentCubeError | KeyboardInterrupt):
             traceback = tuple(getattr(error, "traceback", ()))
-            return cls(ename=name, evalue=_harmless(str(error)), traceback=traceback)
-        text = _harmless(str(error)) or "no message"
+            return cls(ename=name, evalue=harmless(str(error), lines=True), traceback=traceback)
+        text = harmless(str(error), lines=True) or "no message"
         return cls(ename=name, evalue=f"{text} (inside the kernel; its log has the details)")
 
     @property
@@ -37,8 +38,3 @@ class Failure:
     @property
     def reply(self) -> dict[str, Any]:
         return {"status": "error", **self.content}
-
-
-def _harmless(text: str) -> str:
-    """The text without control characters: a message may quote what a sandbox or a proxy said."""
-    return "".join(c if c in "\n\t" or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

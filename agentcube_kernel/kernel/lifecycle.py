@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator
 
     from ..channel.protocol import Event
-    from ..client.results import SessionInfo
     from ..config import Settings
+    from ..results import SessionInfo
     from ..sandbox import AsyncSandbox
     from .records import Predecessor, Records
 
@@ -140,7 +140,7 @@ class Lifecycle:
     def _make(self, settings: Settings, predecessor: Predecessor | None = None) -> AsyncSandbox:
         from ..channel.relay import GuestRef
         from ..client.code_interpreter import AsyncCodeInterpreterClient
-        from ..client.results import Ownership
+        from ..results import Ownership
         from ..sandbox import AsyncSandbox
 
         async def on_session(session: SessionInfo) -> None:

@@ -6,6 +6,7 @@ import logging
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
+from ..text import well_formed_json
 from .requests import msg_id_of
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Publisher:
             self._send(msg_type, content, parent, metadata, buffers)
         except ValueError:
             # Half a surrogate pair is a valid str and cannot be encoded.
-            self._send(msg_type, _encodable(content), parent, _encodable(metadata), buffers)
+            self._send(msg_type, well_formed_json(content), parent, well_formed_json(metadata), buffers)
 
     def _send(self, msg_type: str, content: Any, parent: Any, metadata: Any, buffers: Any) -> None:
         self._session.send(
@@ -97,13 +98,3 @@ class Publisher:
         # A cell of the kernel before this one: the msg_id is what a front end goes by.
         unknown = {"msg_id": msg_id_of(cell_id), "msg_type": "execute_request"}
         return {"header": self._headers.get(cell_id, unknown)}
-
-
-def _encodable(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode("utf-8")
-    if isinstance(value, dict):
-        return {_encodable(key): _encodable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_encodable(item) for item in value]
-    return value

@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import LedgerError
-from ..kept import offers
-from ..ledger import KernelRecord, Ledger, SessionRecord
+from ..sessions.kept_sessions import offers
+from ..sessions.ledger import KernelRecord, Ledger, SessionRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..client.results import SessionInfo
-    from ..reaper import Reaper
+    from ..results import SessionInfo
+    from ..sessions.reaper import Reaper
 
 log = logging.getLogger("agentcube_kernel.kernel")
 
@@ -104,7 +104,7 @@ class Records:
 
     def _start_reaper(self) -> None:
         if self._reaper is None or not self._reaper.alive:
-            from .. import reaper
+            from ..sessions import reaper
 
             self._reaper = reaper.start(
                 connection_file=self._connection_file or None, ledger_path=self._ledger.path

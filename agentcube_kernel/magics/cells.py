@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..errors import AgentCubeError, CellTimeoutError, GuestLostError
-from ..waiting import told_of_waiting
+from ..frontend.waiting import told_of_waiting
 from .usage import remote_error
 
 if TYPE_CHECKING:

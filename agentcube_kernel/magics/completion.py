@@ -116,7 +116,7 @@ class Completer:
 
     def complete(self, line: str, *, cell: bool) -> tuple[str, list[str]]:
         """The word at the end of the line, and what it may become."""
-        from ..client.portal import portal
+        from ..client.sync.portal import portal
 
         sandboxes = self._sandboxes()
         word, found, kind = candidates(line, cell=cell, names=sandboxes.names)

@@ -7,14 +7,14 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from ..errors import LedgerError
-from ..kept import this_notebook
-from ..ledger import Ledger, SessionRecord
+from ..sessions.kept_sessions import this_notebook
+from ..sessions.ledger import Ledger, SessionRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..client.results import SessionInfo
-    from ..reaper import Reaper
+    from ..results import SessionInfo
+    from ..sessions.reaper import Reaper
 
 log = logging.getLogger("agentcube_kernel.magics")
 
@@ -62,7 +62,7 @@ class Custody:
         """Have a reaper."""
         if self._reaper is not None and self._reaper.alive:
             return
-        from .. import reaper
+        from ..sessions import reaper
 
         try:
             self._reaper = await asyncio.to_thread(

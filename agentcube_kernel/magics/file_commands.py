@@ -10,10 +10,11 @@ import posixpath
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..client.arguments import remote_path
+from ..arguments import remote_path
 from ..errors import LocalFileError, OutsideWorkspaceError, RemoteFileError, RemoteFileNotFoundError
+from ..text import size
 from .command import Context, argument, command
-from .render import Line, Table, size
+from .render import Line, Table
 from .usage import UsageError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from ..client.code_interpreter import AsyncCodeInterpreterClient
-    from ..client.results import FileInfo
+    from ..results import FileInfo
     from .render import Answer, Value
 
 OURS = ".agentcube-kernel"
@@ -258,13 +259,13 @@ async def _matching(client: AsyncCodeInterpreterClient, pattern: str) -> list[tu
                 continue
             for info in await client.list_files(folder or "."):
                 hidden = info.name.startswith(".") and not part.startswith(".")
-                if not hidden and _is_plain(info.name) and fnmatch.fnmatchcase(info.name, part):
+                if not hidden and _is_harmless(info.name) and fnmatch.fnmatchcase(info.name, part):
                     level.append((posixpath.join(folder, info.name), info))
         found = level
     return [(path, info) for path, info in found if info is not None]
 
 
-def _is_plain(name: str) -> bool:
+def _is_harmless(name: str) -> bool:
     """Whether a name from a sandbox is a file name and nothing more, on this machine too."""
     if name in ("", ".", "..") or any(c in name for c in "/\0") or os.sep in name:
         return False
@@ -285,7 +286,7 @@ def _plan_local(sources: list[tuple[str, bool]], target: str) -> list[tuple[tupl
         name = posixpath.basename(source[0])
         if source[0] == ".":
             where = place
-        elif not _is_plain(name):
+        elif not _is_harmless(name):
             raise OutsideWorkspaceError(
                 f"{name!r} cannot be a file's name on this machine; give it one with --to.", path=source[0]
             )

@@ -8,8 +8,8 @@ import re
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from ..client.results import Ownership
 from ..errors import AgentCubeError
+from ..results import Ownership
 from .completion import candidates, local_paths, remote_names
 from .custody import Custody
 from .dispatch import Context, run_cell_magic, run_line

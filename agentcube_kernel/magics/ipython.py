@@ -13,8 +13,8 @@ from weakref import WeakKeyDictionary
 from IPython.core.magic import Magics, line_cell_magic, magics_class
 
 from ..errors import AgentCubeError
-from ..kept import offers
-from ..ledger import Ledger
+from ..sessions.kept_sessions import offers
+from ..sessions.ledger import Ledger
 from .completion import Completer
 from .custody import Custody
 from .dispatch import Context, run_cell_magic, run_line

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from ..client.results import Ownership
 from ..errors import AgentCubeError
-from ..processes import ProcessIdentity
+from ..results import Ownership
+from ..sessions.process_identity import ProcessIdentity
 from .sandboxes import Entry, Sandboxes
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from ..client.results import Ownership
-from .render import duration
+from ..results import Ownership
+from ..text import duration
 
 if TYPE_CHECKING:
     from .sandboxes import Entry

@@ -8,7 +8,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..client.portal import portal
+from ..client.sync.portal import portal
 from ..sync_sandbox import Sandbox
 
 if TYPE_CHECKING:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..text import duration, size
 from .command import COMMANDS, Context, argument, command, find_command
-from .render import Answer, Id, Line, Pairs, duration, size
+from .render import Answer, Id, Line, Pairs
 
 if TYPE_CHECKING:
     import argparse

@@ -8,7 +8,7 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from .render import plain, size
+from ..text import harmless, size
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -101,7 +101,7 @@ class Progress:
         return 100 if not self._total else min(100, 100 * self._done // self._total)
 
     def _show(self, text: str, *, final: bool = False) -> None:
-        text = plain(text)
+        text = harmless(text)
         bar = ""
         if self._total and not final:
             bar = f'<progress value="{self._percent()}" max="100" style="vertical-align:middle"></progress> '

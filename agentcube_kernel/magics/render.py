@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import html
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from ..text import harmless
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,7 +65,7 @@ class Pairs(Answer):
     def _text(self) -> str:
         pairs = self._pairs()
         width = max((len(name) for name, _ in pairs), default=0)
-        return "\n".join(f"{name:<{width}}  {plain(str(value))}".rstrip() for name, value in pairs)
+        return "\n".join(f"{name:<{width}}  {harmless(str(value))}".rstrip() for name, value in pairs)
 
     def _html(self) -> str:
         rows = "".join(
@@ -90,7 +91,7 @@ class Table(Answer):
         return "Nothing."
 
     def _text(self) -> str:
-        rows = [[plain(str(value)) for value in row] for row in self._rows()]
+        rows = [[harmless(str(value)) for value in row] for row in self._rows()]
         if not rows:
             return self._empty()
         table = [list(self._columns()), *rows]
@@ -123,43 +124,12 @@ class Line(Answer):
         raise NotImplementedError
 
     def _text(self) -> str:
-        return plain("".join(str(part) for part in self._line()))
+        return harmless("".join(str(part) for part in self._line()))
 
     def _html(self) -> str:
         return "<div>" + "".join(_html_value(part) for part in self._line()) + "</div>"
 
 
-def plain(text: str) -> str:
-    """The text without what would move a terminal's cursor or colour it: names come from sandboxes."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
 def _html_value(value: Value) -> str:
-    escaped = html.escape(plain(str(value)))
+    escaped = html.escape(harmless(str(value)))
     return f'<code style="{_ID_STYLE}">{escaped}</code>' if isinstance(value, Id) else escaped
-
-
-def size(count: float) -> str:
-    """A number of bytes, for people."""
-    if count < 1000:
-        return f"{count:.0f} B"
-    for unit in ("kB", "MB", "GB"):
-        count /= 1000
-        if count < 999.95 or unit == "GB":
-            return f"{count:.1f} {unit}"
-    raise AssertionError
-
-
-def duration(seconds: float) -> str:
-    """A length of time in its one or two largest units."""
-    left = max(0, round(seconds))
-    for length, unit, below, small in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if left >= length:
-            rest = left % length // below
-            return f"{left // length} {unit} {rest} {small}" if rest else f"{left // length} {unit}"
-    return f"{left} s"
-
-
-def ago(moment: float) -> str:
-    """How long ago a moment (seconds since the epoch) was."""
-    return f"{duration(time.time() - moment)} ago"

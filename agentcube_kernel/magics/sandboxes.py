@@ -9,9 +9,9 @@ import re
 import time
 from typing import TYPE_CHECKING, Any
 
-from ..client.results import Ownership
 from ..config import Settings
 from ..errors import AgentCubeError, SessionNotFoundError
+from ..results import Ownership
 from .usage import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ..channel.protocol import Event
     from ..client.code_interpreter import AsyncCodeInterpreterClient
-    from ..client.results import SessionInfo
+    from ..results import SessionInfo
     from ..sandbox import AsyncSandbox
     from .custody import Custody
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..client.results import Ownership
-from ..kept import how_to_attach
+from ..results import Ownership
+from ..sessions.kept_sessions import how_to_attach
+from ..text import ago
 from .lifetime import describe_lifetime
-from .render import Id, Line, Pairs, Table, ago
+from .render import Id, Line, Pairs, Table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..ledger import SessionRecord
+    from ..sessions.ledger import SessionRecord
     from .command import Context
     from .render import Value
     from .sandboxes import Entry

@@ -6,10 +6,10 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
-from ..client.results import Ownership
 from ..errors import AgentCubeError, SessionNotFoundError
-from ..kept import kept_for
-from ..processes import Liveness, ProcessIdentity
+from ..results import Ownership
+from ..sessions.kept_sessions import kept_for
+from ..sessions.process_identity import Liveness, ProcessIdentity
 from .command import Context, argument, assignment, command, seconds
 from .session_answers import Done, SandboxTable, Several, view
 from .usage import UsageError
@@ -17,7 +17,7 @@ from .usage import UsageError
 if TYPE_CHECKING:
     import argparse
 
-    from ..ledger import SessionRecord
+    from ..sessions.ledger import SessionRecord
     from .render import Answer
     from .sandboxes import Entry
 

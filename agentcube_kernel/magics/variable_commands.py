@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..text import size
 from .command import Context, argument, command
-from .render import Line, size
+from .render import Line
 from .usage import UsageError
 from .variables import SandboxVariables, send
 

@@ -13,8 +13,8 @@ import anyio
 import pytest
 
 from agentcube_kernel.channel.channel import Channel
-from agentcube_kernel.client.results import CommandResult
 from agentcube_kernel.errors import GuestStartError, RemoteStorageError
+from agentcube_kernel.results import CommandResult
 
 
 class LocalRunner:

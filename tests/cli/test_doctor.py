@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from agentcube_kernel.client.control_plane import AsyncControlPlaneClient
-from agentcube_kernel.ledger import Ledger
+from agentcube_kernel.sessions.ledger import Ledger
+from agentcube_kernel.wire.control_plane import AsyncControlPlaneClient
 from tests.commands import run_cli
 from tests.endpoints import Endpoint
 from tests.faultproxy import Fault, FaultPlan, running_fault_proxy

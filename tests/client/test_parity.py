@@ -123,11 +123,7 @@ def test_public_names() -> None:
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    homes = {
-        (f"agentcube_kernel.{home}", name)
-        for home, names in agentcube_kernel._HOMES.items()
-        for name in names
-    }
+    homes = {(home, name) for home, names in agentcube_kernel._HOMES.items() for name in names}
     assert imported == homes
     assert {name for _, name in homes} | {"load_ipython_extension"} == set(names)
     with pytest.raises(AttributeError, match="nonesuch"):
@@ -143,7 +139,7 @@ def test_importing_is_cheap() -> None:
 
 
 def test_one_importer_of_the_http_library() -> None:
-    """Only `client/http.py` imports httpx, so that another library can take its place."""
+    """Only `wire/http.py` imports httpx, so that another library can take its place."""
     from pathlib import Path
 
     root = Path(agentcube_kernel.__path__[0])
@@ -156,14 +152,14 @@ def test_one_importer_of_the_http_library() -> None:
             for node in ast.walk(ast.parse(path.read_text()))
         )
     }
-    assert importers == {"client/http.py"}
+    assert importers == {"wire/http.py"}
 
 
 def test_chosen_http_library() -> None:
     """The library that the run was told to test with is the one that is used."""
     import os
 
-    from agentcube_kernel.client.http import AsyncTransport
+    from agentcube_kernel.wire.http import AsyncTransport
 
     chosen = os.environ.get("AGENTCUBE_HTTP_LIBRARY", "httpx")
     assert AsyncTransport.__module__.split(".")[0] == chosen

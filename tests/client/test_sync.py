@@ -26,7 +26,7 @@ from agentcube_kernel import (
     Output,
     Sandbox,
 )
-from agentcube_kernel.client.portal import portal
+from agentcube_kernel.client.sync.portal import portal
 
 
 @pytest.fixture

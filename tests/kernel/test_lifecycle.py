@@ -11,7 +11,7 @@ import pytest
 
 from agentcube_kernel.client.code_interpreter import AsyncCodeInterpreterClient
 from agentcube_kernel.errors import SessionNotFoundError
-from agentcube_kernel.ledger import Ledger
+from agentcube_kernel.sessions.ledger import Ledger
 from tests.kernel.conftest import StartKernel
 from tests.kernel.frontend import FrontEnd
 

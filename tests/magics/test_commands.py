@@ -10,8 +10,8 @@ import pytest
 
 from agentcube_kernel.client.code_interpreter import AsyncCodeInterpreterClient
 from agentcube_kernel.errors import SessionNotFoundError
-from agentcube_kernel.ledger import Ledger
 from agentcube_kernel.magics.dispatch import CELL, COMMANDS
+from agentcube_kernel.sessions.ledger import Ledger
 from tests.magics.conftest import OpenNotebook
 from tests.magics.notebooks import KINDS, Notebook, shown
 

@@ -14,7 +14,7 @@ import pexpect
 import psutil
 import pytest
 
-from agentcube_kernel.ledger import Ledger, default_path
+from agentcube_kernel.sessions.ledger import Ledger, default_path
 from tests.magics.conftest import OpenNotebook
 from tests.magics.notebooks import shown
 

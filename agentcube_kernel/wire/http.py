@@ -23,8 +23,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from agentcube_kernel.client.proxies import proxy_for
-from agentcube_kernel.errors import (
+from ..errors import (
     ClientStateError,
     ConfigurationError,
     ConnectionFailedError,
@@ -32,6 +31,7 @@ from agentcube_kernel.errors import (
     ExchangeError,
     ResponseError,
 )
+from .proxies import proxy_for
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import quote
 
-from agentcube_kernel.config import check_segment, check_url
+from ..config import check_segment, check_url
 
 Kind = Literal["code-interpreter", "agent-runtime"]
 

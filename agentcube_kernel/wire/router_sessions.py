@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agentcube_kernel.client import answers
-from agentcube_kernel.client.control_plane import CREATE_TIMEOUT
-from agentcube_kernel.client.endpoints import SESSION_HEADER, InvocationEndpoint
-from agentcube_kernel.client.http import Connections
-from agentcube_kernel.client.link import Link
-from agentcube_kernel.client.retry import RetryPolicy
-from agentcube_kernel.config import check_segment
-from agentcube_kernel.errors import ConfigurationError, Delivery, ExchangeError, SessionCreateError
+from ..config import check_segment
+from ..errors import ConfigurationError, Delivery, ExchangeError, SessionCreateError
+from . import answers
+from .control_plane import CREATE_TIMEOUT
+from .endpoints import SESSION_HEADER, InvocationEndpoint
+from .http import Connections
+from .retry import RetryPolicy
+from .server_connection import Link
 
 if TYPE_CHECKING:
-    from agentcube_kernel.client.auth import AuthProvider
-    from agentcube_kernel.client.http import AsyncTransport, HttpAnswer
+    from .auth import AuthProvider
+    from .http import AsyncTransport, HttpAnswer
 
 
 async def create_through_router(

@@ -6,17 +6,18 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from agentcube_kernel.client import answers
-from agentcube_kernel.client.arguments import check_command, check_env, go_duration, remote_path
-from agentcube_kernel.client.results import CommandResult, FileInfo, Health
-from agentcube_kernel.client.sandbox_errors import execute_error, file_error
-from agentcube_kernel.errors import ConfigurationError
+from ..arguments import check_command, check_env, go_duration, remote_path
+from ..errors import ConfigurationError
+from ..results import CommandResult, FileInfo, Health
+from ..text import one_line
+from . import answers
+from .sandbox_errors import execute_error, file_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from agentcube_kernel.client.endpoints import InvocationEndpoint
-    from agentcube_kernel.client.http import HttpAnswer
+    from .endpoints import InvocationEndpoint
+    from .http import HttpAnswer
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ class PicoD:
             raise execute_error(answer, self.endpoint, self.session_id)
         content = answers.json_object(answer, session_id=self.session_id)
         service, status, uptime, version = (
-            answers.printable(str(content.get(key, ""))) for key in ("service", "status", "uptime", "version")
+            one_line(str(content.get(key, ""))) for key in ("service", "status", "uptime", "version")
         )
         return Health(service=service, status=status, uptime=uptime, version=version)
 

@@ -12,7 +12,7 @@ import random
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
-from agentcube_kernel.errors import Delivery, ExchangeError
+from ..errors import Delivery, ExchangeError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -15,8 +15,8 @@ import time
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from urllib.parse import urlencode
 
-from agentcube_kernel.config import check_url
-from agentcube_kernel.errors import (
+from ..config import check_url
+from ..errors import (
     ArgumentTypeError,
     AuthenticationError,
     ConfigurationError,
@@ -27,8 +27,8 @@ from agentcube_kernel.errors import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from agentcube_kernel.client.http import AsyncTransport
-    from agentcube_kernel.config import Credentials
+    from ..config import Credentials
+    from .http import AsyncTransport
 
 logger = logging.getLogger("agentcube_kernel.auth")
 
@@ -163,7 +163,7 @@ class ServiceAccountAuth:
             task.exception()  # every waiter may have been cancelled
 
     async def _fetch(self) -> str:
-        from agentcube_kernel.client.http import Connections, HttpRequest
+        from .http import Connections, HttpRequest
 
         logger.debug("fetching a token from %s", self._token_url)
         connections = Connections(self._token_url, connect_timeout=self._connect, transport=self._transport)

@@ -8,7 +8,7 @@ import posixpath
 import shlex
 from collections.abc import Mapping, Sequence
 
-from agentcube_kernel.errors import ArgumentTypeError, ConfigurationError, OutsideWorkspaceError
+from .errors import ArgumentTypeError, ConfigurationError, OutsideWorkspaceError
 
 NO_TIMEOUT = math.inf
 """Give this as `timeout` for a call that may take for ever."""

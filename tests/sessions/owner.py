@@ -7,9 +7,9 @@ import json
 import os
 import sys
 
-from agentcube_kernel import reaper
-from agentcube_kernel.client.control_plane import AsyncControlPlaneClient
-from agentcube_kernel.ledger import Ledger, SessionRecord
+from agentcube_kernel.sessions import reaper
+from agentcube_kernel.sessions.ledger import Ledger, SessionRecord
+from agentcube_kernel.wire.control_plane import AsyncControlPlaneClient
 
 
 async def make_session() -> str:

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
-from .errors import LedgerCorruptError, LedgerError, LedgerLockedError, LedgerVersionError
-from .processes import Liveness, ProcessIdentity
+from ..errors import LedgerCorruptError, LedgerError, LedgerLockedError, LedgerVersionError
+from .process_identity import Liveness, ProcessIdentity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

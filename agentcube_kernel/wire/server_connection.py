@@ -6,16 +6,16 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING, TypeVar
 
-from agentcube_kernel.client.auth import Authorizer
-from agentcube_kernel.client.endpoints import SESSION_HEADER
-from agentcube_kernel.client.http import Connections, HttpAnswer, HttpRequest
+from .auth import Authorizer
+from .endpoints import SESSION_HEADER
+from .http import Connections, HttpAnswer, HttpRequest
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import AsyncIterator, Callable
 
-    from agentcube_kernel.client.auth import AuthProvider
-    from agentcube_kernel.client.retry import RetryPolicy
+    from .auth import AuthProvider
+    from .retry import RetryPolicy
 
 logger = logging.getLogger("agentcube_kernel.http")
 

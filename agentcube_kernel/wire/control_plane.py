@@ -7,15 +7,9 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any
 
-from agentcube_kernel.client import answers
-from agentcube_kernel.client.arguments import check_timeout
-from agentcube_kernel.client.auth import explicit_auth, resolve_workload_manager_auth
-from agentcube_kernel.client.endpoints import create_url, delete_url
-from agentcube_kernel.client.http import DEFAULT_CONNECT_TIMEOUT, Connections
-from agentcube_kernel.client.link import JSON, Link
-from agentcube_kernel.client.retry import RetryPolicy
-from agentcube_kernel.config import Credentials, check_segment, check_url
-from agentcube_kernel.errors import (
+from ..arguments import check_timeout
+from ..config import Credentials, check_segment, check_url
+from ..errors import (
     ArgumentTypeError,
     ConfigurationError,
     Delivery,
@@ -26,14 +20,20 @@ from agentcube_kernel.errors import (
     SessionCreateError,
     SessionDeleteError,
 )
+from . import answers
+from .auth import explicit_auth, resolve_workload_manager_auth
+from .endpoints import create_url, delete_url
+from .http import DEFAULT_CONNECT_TIMEOUT, Connections
+from .retry import RetryPolicy
+from .server_connection import JSON, Link
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
-    from agentcube_kernel.client.auth import AuthProvider
-    from agentcube_kernel.client.endpoints import Kind
-    from agentcube_kernel.client.http import AsyncTransport, HttpAnswer
+    from .auth import AuthProvider
+    from .endpoints import Kind
+    from .http import AsyncTransport, HttpAnswer
 
 logger = logging.getLogger("agentcube_kernel.control_plane")
 

@@ -28,8 +28,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import AgentCubeError
-from .processes import Liveness, ProcessIdentity
+from ..errors import AgentCubeError
+from .process_identity import Liveness, ProcessIdentity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -136,7 +136,7 @@ def start(
 
 def _command(*arguments: str) -> list[str]:
     # -P keeps the notebook's folder, where a user's json.py may lie, off the path.
-    return [sys.executable, "-P", "-m", "agentcube_kernel.reaper", *arguments]
+    return [sys.executable, "-P", "-m", "agentcube_kernel.sessions.reaper", *arguments]
 
 
 class _Detached(subprocess.Popen[bytes]):
@@ -149,7 +149,7 @@ class _Detached(subprocess.Popen[bytes]):
 
 
 def _python_path() -> str:
-    ours = str(Path(__file__).parent.parent)
+    ours = str(Path(__file__).parents[2])
     inherited = os.environ.get("PYTHONPATH")
     return ours if not inherited else os.pathsep.join((ours, inherited))
 

@@ -6,7 +6,7 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .errors import AgentCubeError
+from ..errors import AgentCubeError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

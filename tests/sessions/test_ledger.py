@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from agentcube_kernel.errors import LedgerCorruptError, LedgerError, LedgerLockedError, LedgerVersionError
-from agentcube_kernel.ledger import KernelRecord, Ledger, SessionRecord
-from agentcube_kernel.processes import Liveness, ProcessIdentity
+from agentcube_kernel.sessions.ledger import KernelRecord, Ledger, SessionRecord
+from agentcube_kernel.sessions.process_identity import Liveness, ProcessIdentity
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_many_processes_write_at_once(tmp_path: Path) -> None:
     """Twelve processes that start with no ledger at all lose nothing."""
     path = tmp_path / "ledger.sqlite"
     code = (
-        "import sys; from agentcube_kernel.ledger import Ledger, SessionRecord\n"
+        "import sys; from agentcube_kernel.sessions.ledger import Ledger, SessionRecord\n"
         "ledger = Ledger(sys.argv[1])\n"
         "for n in range(10):\n"
         "    ledger.record(SessionRecord.new(f'{sys.argv[2]}-{n}'))\n"

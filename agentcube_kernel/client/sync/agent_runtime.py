@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from agentcube_kernel.client.agent_data_plane import DEFAULT_TIMEOUT
-from agentcube_kernel.client.agent_runtime import AsyncAgentRuntimeClient
-from agentcube_kernel.client.facade import SyncSessionClient
-from agentcube_kernel.client.http import DEFAULT_CONNECT_TIMEOUT, DEFAULT_LIMIT
+from ...wire.http import DEFAULT_CONNECT_TIMEOUT, DEFAULT_LIMIT
+from ..agent_data_plane import DEFAULT_TIMEOUT
+from ..agent_runtime import AsyncAgentRuntimeClient
+from .facade import SyncSessionClient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 
-    from agentcube_kernel.client.auth import AuthProvider
-    from agentcube_kernel.client.http import AsyncTransport
-    from agentcube_kernel.client.results import SessionInfo
-    from agentcube_kernel.config import Settings
+    from ...config import Settings
+    from ...results import SessionInfo
+    from ...wire.auth import AuthProvider
+    from ...wire.http import AsyncTransport
 
 
 class AgentRuntimeClient(SyncSessionClient[AsyncAgentRuntimeClient]):

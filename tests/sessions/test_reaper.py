@@ -17,11 +17,11 @@ from typing import Any
 import psutil
 import pytest
 
-from agentcube_kernel.client.sync_code_interpreter import CodeInterpreterClient
+from agentcube_kernel.client.sync.code_interpreter import CodeInterpreterClient
 from agentcube_kernel.errors import SessionNotFoundError
-from agentcube_kernel.ledger import KernelRecord, Ledger
-from agentcube_kernel.processes import ProcessIdentity
-from agentcube_kernel.reaper import TAKEOVER_SECONDS
+from agentcube_kernel.sessions.ledger import KernelRecord, Ledger
+from agentcube_kernel.sessions.process_identity import ProcessIdentity
+from agentcube_kernel.sessions.reaper import TAKEOVER_SECONDS
 from tests.commands import run_cli
 
 pytestmark = pytest.mark.usefixtures("configured", "needs_sessions")
@@ -59,7 +59,7 @@ def start_owner() -> Iterator[StartOwner]:
         path = None if connection_file is None else str(connection_file)
         order = {"connection_file": path, "keep": keep, "with_reaper": with_reaper}
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.ledger.owner", json.dumps(order)],
+            [sys.executable, "-m", "tests.sessions.owner", json.dumps(order)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

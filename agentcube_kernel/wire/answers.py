@@ -10,8 +10,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from agentcube_kernel.client.endpoints import SESSION_HEADER
-from agentcube_kernel.errors import (
+from ..errors import (
     AuthenticationError,
     ConnectionFailedError,
     Delivery,
@@ -24,12 +23,14 @@ from agentcube_kernel.errors import (
     SessionError,
     SessionNotFoundError,
 )
+from ..text import one_line
+from .endpoints import SESSION_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agentcube_kernel.client.endpoints import InvocationEndpoint
-    from agentcube_kernel.client.http import HttpAnswer
+    from .endpoints import InvocationEndpoint
+    from .http import HttpAnswer
 
 _SHOWN = 500
 
@@ -109,18 +110,12 @@ def error_text(answer: HttpAnswer) -> tuple[str, str]:
     if isinstance(detail, str) and detail:
         words = f"{words} ({detail})"
     code = content.get("code")
-    return printable(words), printable(code) if isinstance(code, str) else ""
+    return one_line(words, _SHOWN), one_line(code, _SHOWN) if isinstance(code, str) else ""
 
 
 def excerpt(body: bytes) -> str:
     """The beginning of a body, safe to show."""
-    return printable(body[: 4 * _SHOWN].decode("utf-8", "replace"))
-
-
-def printable(text: str) -> str:
-    """Text from a server, on one line, bounded, and without anything that a terminal would act on."""
-    text = "".join(c if c.isprintable() else " " for c in text[: 4 * _SHOWN]).strip()
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+    return one_line(body[: 4 * _SHOWN].decode("utf-8", "replace"), _SHOWN)
 
 
 def text(content: Mapping[str, Any], key: str, answer: HttpAnswer, *, session_id: str | None = None) -> str:
@@ -247,7 +242,7 @@ def overloaded(answer: HttpAnswer, words: str, details: Mapping[str, Any]) -> Ov
 
 def redirected(answer: HttpAnswer, details: Mapping[str, Any]) -> ResponseError:
     """The error for a redirect, which is never followed: it would carry the credential elsewhere."""
-    target = printable(answer.headers.get("location", "an unnamed place"))
+    target = one_line(answer.headers.get("location", "an unnamed place"), _SHOWN)
     return ResponseError(
         f"{answer.url} redirects to {target}. Redirects are not followed; use the final URL in the settings.",
         **details,

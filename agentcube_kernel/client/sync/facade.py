@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from agentcube_kernel.client.lifecycle import AsyncSessionClient, State
-from agentcube_kernel.client.portal import portal
+from ..session import AsyncSessionClient, State
+from .portal import portal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from types import TracebackType
     from typing import Self
 
-    from agentcube_kernel.client.results import Ownership
-    from agentcube_kernel.config import Settings
+    from ...config import Settings
+    from ...results import Ownership
 
 T = TypeVar("T")
 A = TypeVar("A", bound=AsyncSessionClient)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import time
 from typing import TYPE_CHECKING
 
-from .errors import LedgerError
-from .processes import Liveness
+from ..errors import LedgerError
+from ..text import ago
+from .process_identity import Liveness
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -49,15 +49,7 @@ def offers(ledger: Ledger) -> list[str]:
     except LedgerError:
         return []
     return [
-        f"This notebook kept a session, last used {_ago(record.last_used)} ago. To go on in it, if it is still there: "
+        f"This notebook kept a session, last used {ago(record.last_used)}. To go on in it, if it is still there: "
         f"{how_to_attach(record, kept)}"
         for record in kept
     ]
-
-
-def _ago(moment: float) -> str:
-    seconds = max(0.0, time.time() - moment)
-    for length, unit in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):
-        if seconds >= length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agentcube_kernel.client.code_interpreter import AsyncCodeInterpreterClient
-from agentcube_kernel.client.data_plane import DEFAULT_TIMEOUT
-from agentcube_kernel.client.facade import SyncSessionClient
-from agentcube_kernel.client.http import DEFAULT_CONNECT_TIMEOUT, DEFAULT_LIMIT
-from agentcube_kernel.client.portal import portal
+from ...wire.http import DEFAULT_CONNECT_TIMEOUT, DEFAULT_LIMIT
+from ..code_interpreter import AsyncCodeInterpreterClient
+from ..data_plane import DEFAULT_TIMEOUT
+from .facade import SyncSessionClient
+from .portal import portal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
     from types import TracebackType
 
-    from agentcube_kernel.client.auth import AuthProvider
-    from agentcube_kernel.client.command_stream import CommandStream as AsyncCommandStream
-    from agentcube_kernel.client.http import AsyncTransport
-    from agentcube_kernel.client.lifecycle import CreateThrough
-    from agentcube_kernel.client.results import (
+    from ...config import Settings
+    from ...results import (
         CommandResult,
         FileInfo,
         Health,
@@ -26,8 +23,11 @@ if TYPE_CHECKING:
         SessionInfo,
         Transferred,
     )
-    from agentcube_kernel.client.transfers import Progress
-    from agentcube_kernel.config import Settings
+    from ...wire.auth import AuthProvider
+    from ...wire.http import AsyncTransport
+    from ..command_stream import CommandStream as AsyncCommandStream
+    from ..session import CreateThrough
+    from ..transfers import Progress
 
 
 class SyncCommandStream:

@@ -14,18 +14,9 @@ import warnings
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-from agentcube_kernel.client.arguments import check_count, check_timeout
-from agentcube_kernel.client.auth import (
-    TokenAuth,
-    explicit_auth,
-    resolve_router_auth,
-    resolve_workload_manager_auth,
-)
-from agentcube_kernel.client.control_plane import AsyncControlPlaneClient, check_ttl
-from agentcube_kernel.client.http import DEFAULT_CONNECT_TIMEOUT
-from agentcube_kernel.client.results import Ownership, SessionInfo
-from agentcube_kernel.config import Settings
-from agentcube_kernel.errors import (
+from ..arguments import check_count, check_timeout
+from ..config import Settings
+from ..errors import (
     AgentCubeError,
     ClientStateError,
     ConfigurationError,
@@ -33,15 +24,24 @@ from agentcube_kernel.errors import (
     SessionCreateError,
     SessionError,
 )
+from ..results import Ownership, SessionInfo
+from ..wire.auth import (
+    TokenAuth,
+    explicit_auth,
+    resolve_router_auth,
+    resolve_workload_manager_auth,
+)
+from ..wire.control_plane import AsyncControlPlaneClient, check_ttl
+from ..wire.http import DEFAULT_CONNECT_TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
     from types import TracebackType
     from typing import Self
 
-    from agentcube_kernel.client.auth import AuthProvider
-    from agentcube_kernel.client.endpoints import Kind
-    from agentcube_kernel.client.http import AsyncTransport
+    from ..wire.auth import AuthProvider
+    from ..wire.endpoints import Kind
+    from ..wire.http import AsyncTransport
 
 logger = logging.getLogger("agentcube_kernel.client")
 
@@ -288,7 +288,7 @@ class AsyncSessionClient:
         return settings.router_url, settings.workload_manager_url
 
     async def _start_gateway(self) -> tuple[str, str]:
-        from agentcube_kernel.gateway.launcher import ensure_gateway
+        from ..gateway.launcher import ensure_gateway
 
         try:
             gateway = await asyncio.to_thread(ensure_gateway)

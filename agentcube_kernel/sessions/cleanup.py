@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from .config import Settings
-from .errors import AgentCubeError, LedgerError, SessionDeleteError
+from ..config import Settings
+from ..errors import AgentCubeError, LedgerError, SessionDeleteError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from .client.auth import AuthProvider
+    from ..wire.auth import AuthProvider
     from .ledger import Ledger, SessionRecord
 
 LONGEST_LIFE_SECONDS = 7 * 24 * 3600.0
@@ -98,7 +98,7 @@ async def _delete(
 async def _delete_there(
     session: SessionRecord, settings: Settings, gateways: Mapping[str, _Place]
 ) -> Outcome:
-    from .client.control_plane import AsyncControlPlaneClient
+    from ..wire.control_plane import AsyncControlPlaneClient
 
     if session.embedded:
         place = gateways.get(session.workload_manager_url or "")
@@ -128,8 +128,8 @@ def _workload_manager(session: SessionRecord, settings: Settings) -> str:
 
 
 def _gateways() -> dict[str, _Place]:
-    from .client.auth import TokenAuth
-    from .gateway.launcher import running_gateways
+    from ..gateway.launcher import running_gateways
+    from ..wire.auth import TokenAuth
 
     return {
         gateway.workload_manager_url: _Place(gateway.workload_manager_url, TokenAuth(gateway.token))

@@ -16,7 +16,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from agentcube_kernel.errors import AgentCubeError, ClientStateError
+from ...errors import AgentCubeError, ClientStateError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from agentcube_kernel.client import answers
-from agentcube_kernel.errors import (
+from ..errors import (
     AuthenticationError,
     ConnectionFailedError,
     DataPlaneError,
@@ -21,10 +20,11 @@ from agentcube_kernel.errors import (
     ServerError,
     SessionError,
 )
+from . import answers
 
 if TYPE_CHECKING:
-    from agentcube_kernel.client.endpoints import InvocationEndpoint
-    from agentcube_kernel.client.http import HttpAnswer
+    from .endpoints import InvocationEndpoint
+    from .http import HttpAnswer
 
 
 def execute_error(answer: HttpAnswer, endpoint: InvocationEndpoint, session_id: str | None) -> ExchangeError:

@@ -1,0 +1,1 @@
+"""Who owns which session on this machine, and who deletes it."""
