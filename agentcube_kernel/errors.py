@@ -4,7 +4,8 @@
 
     AgentCubeError                        .session_id
     ├── ConfigurationError (ValueError)   .name
-    │   └── ArgumentTypeError (TypeError)
+    │   ├── ArgumentTypeError (TypeError)
+    │   └── SandboxNameError              no sandbox of that name, or it cannot be given
     ├── ExchangeError                     .delivery  .status  .url  .transient
     │   ├── AuthenticationError           401, or no token could be had
     │   ├── PermissionDeniedError         403
@@ -92,6 +93,10 @@ class ArgumentTypeError(ConfigurationError, TypeError):
     """An argument has a type that is not accepted; `name` says which argument."""
 
 
+class SandboxNameError(ConfigurationError):
+    """A notebook has no sandbox of that name, or a new one cannot get it."""
+
+
 class ExchangeError(AgentCubeError):
     """One HTTP exchange with AgentCube failed.
 
@@ -163,7 +168,7 @@ class InterpreterNotFoundError(SessionCreateError):
         self.namespace = namespace
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (type(self), str(self), dict(self.__dict__))
+        return restored, (type(self), str(self), dict(self.__dict__))
 
 
 class SessionNotFoundError(SessionError):
@@ -198,7 +203,7 @@ class RemoteFileError(DataPlaneError):
         self.path = path
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (type(self), str(self), dict(self.__dict__))
+        return restored, (type(self), str(self), dict(self.__dict__))
 
 
 class RemoteFileNotFoundError(RemoteFileError, FileNotFoundError):
@@ -240,7 +245,7 @@ class LocalFileError(AgentCubeError, OSError):
         self.path = path
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (type(self), str(self), dict(self.__dict__))
+        return restored, (type(self), str(self), dict(self.__dict__))
 
 
 class LocalFileNotFoundError(LocalFileError, FileNotFoundError):
@@ -275,7 +280,7 @@ class CommandExecutionError(AgentCubeError):
         self.command = command
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (type(self), str(self), dict(self.__dict__))
+        return restored, (type(self), str(self), dict(self.__dict__))
 
 
 class CommandTimeoutError(CommandExecutionError, TimeoutError):
@@ -310,7 +315,7 @@ class LedgerError(AgentCubeError):
         self.path = path
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (type(self), str(self), dict(self.__dict__))
+        return restored, (type(self), str(self), dict(self.__dict__))
 
 
 class LedgerLockedError(LedgerError):
@@ -357,7 +362,7 @@ class CellTimeoutError(SandboxError, TimeoutError):
         self.events = events
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (type(self), str(self), dict(self.__dict__))
+        return restored, (type(self), str(self), dict(self.__dict__))
 
 
 class SandboxBusyError(SandboxError):
@@ -369,7 +374,7 @@ def _tail(text: str, limit: int = 2000) -> str:
     return text if len(text) <= limit else "… " + text[-limit:]
 
 
-def _restore(cls: type[AgentCubeError], message: str, state: dict[str, Any]) -> AgentCubeError:
+def restored(cls: type[AgentCubeError], message: str, state: dict[str, Any]) -> AgentCubeError:
     """Rebuild an error whose constructor needs more than its message (pickle, copy)."""
     error = cls.__new__(cls)
     Exception.__init__(error, message)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 # Colours and cursor movements (CSI) are what programs print. The sequences that do more to a terminal lose their first
 # character: OSC (title, clipboard, links), DCS, SOS, PM, APC, full reset, the shifts, and all of them in their 8-bit
@@ -80,3 +84,9 @@ def duration(seconds: float) -> str:
 def ago(moment: float) -> str:
     """How long ago a moment (seconds since the epoch) was."""
     return f"{duration(time.time() - moment)} ago"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint at the nearest known word, or an empty text."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" Did you mean {near[0]!r}?" if near else ""

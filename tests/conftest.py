@@ -26,7 +26,8 @@ import pytest
 from tests.cache import CACHE
 from tests.endpoints import Endpoint, endpoint_from, start_embedded
 
-RUN_MARK = "AGENTCUBE_TEST_RUN"
+# A name that the reaper hands on, whose environment is a clean one.
+RUN_MARK = "JUPYTER_AGENTCUBE_TEST_RUN"
 INHERITED = {
     name: os.environ[name]
     for name in (
@@ -40,7 +41,8 @@ INHERITED = {
 }
 # How long something that was told to end may take before it counts as left behind.
 GRACE = 5.0
-# A reaper waits eight seconds for another kernel to take its sandbox over.
+# How long a reaper waits for another kernel to take a sandbox over; users are given a minute.
+TAKEOVER_SECONDS = 6.0
 REAPER_GRACE = 15.0
 
 
@@ -69,6 +71,7 @@ def pytest_configure(config: pytest.Config) -> None:
             "JUPYTER_RUNTIME_DIR": str(runtime / "jupyter"),
             "XDG_RUNTIME_DIR": str(runtime),
             "MPLCONFIGDIR": str(CACHE / "matplotlib"),
+            "AGENTCUBE_TAKEOVER": str(TAKEOVER_SECONDS),
             RUN_MARK: uuid.uuid4().hex,
         }
     )

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..config import Settings, check_segment
 from ..errors import AgentCubeError
+from ..sessions.access import Access
 from ..sessions.cleanup import Deletion, Outcome, delete_sessions
 from ..sessions.ledger import Ledger, SessionRecord
 from ..sessions.process_identity import Liveness
@@ -45,9 +47,15 @@ def list_(as_json: bool) -> None:
     records = Ledger().sessions()
     if as_json:
         click.echo(json.dumps([describe(record) for record in records], indent=2))
-    elif records:
+        return
+    if records:
         _print(_sessions_table(records))
-    else:
+    for creation in Ledger().creations():
+        click.echo(
+            f"Being created at {creation.server_url} for process {creation.owner.pid}, since "
+            f"{duration(time.time() - creation.begun)}."
+        )
+    if not records:
         click.echo("No sessions.")
 
 
@@ -86,6 +94,21 @@ def prune(kept: bool, dry_run: bool, as_json: bool) -> None:
             click.echo("Nothing to clean up.")
         return
     report(asyncio.run(_delete(left, ledger)), as_json=as_json)
+
+
+@sessions.command()
+@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+def forget(ids: tuple[str, ...]) -> None:
+    """Drop sessions from the list without deleting them, for example those of an AgentCube that is gone for good.
+
+    What still runs ends by its idle timeout. Nothing is dropped unless every ID is found.
+    """
+    ledger = Ledger()
+    known = ledger.sessions()
+    wanted = {record.session_id: record for word in ids for record in _find(word, known, force=False)}
+    for session_id in wanted:
+        ledger.forget(session_id)
+        click.echo(f"Forgot {session_id}.")
 
 
 def state(record: SessionRecord) -> str:
@@ -164,8 +187,6 @@ def _find(word: str, known: Sequence[SessionRecord], *, force: bool) -> list[Ses
 
 
 def _stranger(session_id: str) -> SessionRecord:
-    from ..config import Settings, check_segment
-
     settings = Settings.load()
     url = settings.workload_manager_url
     if settings.uses_embedded_gateway:
@@ -189,7 +210,8 @@ async def _delete(records: Iterable[SessionRecord], ledger: Ledger) -> list[Dele
         if record.session_id in strangers:
             await asyncio.to_thread(ledger.record, record)
     try:
-        return await delete_sessions(wanted, ledger)
+        access = Access.of(Settings.load())
+        return await delete_sessions(wanted, ledger, [access] if access is not None else [])
     finally:
         for session_id in strangers:
             await asyncio.to_thread(ledger.forget, session_id)

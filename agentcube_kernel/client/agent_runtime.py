@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from ..config import Settings
     from ..results import SessionInfo
+    from ..sessions.creation import SessionNotes
+    from ..sessions.keeper import Keeper
     from ..wire.auth import AuthProvider
     from ..wire.endpoints import Kind
     from ..wire.http import AsyncTransport
@@ -53,6 +55,8 @@ class AsyncAgentRuntimeClient(AsyncSessionClient):
         workload_manager_auth: another credential for the WorkloadManager.
         settings: use these instead of reading the environment; other arguments win over them.
         on_session: called the moment the id of a created session is known; when it raises, the session is deleted.
+        keeper: sees to it that a created session does not outlive this process, however that ends; `notes` is what
+            the ledger says of it.
         max_connections: requests in flight at once; more wait.
         transport: takes the place of the network.
 
@@ -79,6 +83,8 @@ class AsyncAgentRuntimeClient(AsyncSessionClient):
         workload_manager_auth: AuthProvider | None = None,
         settings: Settings | None = None,
         on_session: Callable[[SessionInfo], Awaitable[None] | None] | None = None,
+        keeper: Keeper | None = None,
+        notes: SessionNotes | None = None,
         max_connections: int = DEFAULT_LIMIT,
         transport: AsyncTransport | None = None,
     ) -> None:
@@ -96,6 +102,8 @@ class AsyncAgentRuntimeClient(AsyncSessionClient):
             settings=settings,
             create_through="auto",
             on_session=on_session,
+            keeper=keeper,
+            notes=notes,
             timeout=timeout,
             connect_timeout=connect_timeout,
             max_connections=max_connections,
@@ -179,6 +187,3 @@ class AsyncAgentRuntimeClient(AsyncSessionClient):
                 transport=self._transport,
             )
         return self._data_plane
-
-    async def _bootstrap(self, router_url: str) -> str:
-        return await self._make_data_plane(router_url).bootstrap_session_id()

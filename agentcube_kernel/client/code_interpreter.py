@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from ..errors import ClientStateError
-from ..wire.endpoints import InvocationEndpoint
 from ..wire.http import DEFAULT_CONNECT_TIMEOUT, DEFAULT_LIMIT
 from .data_plane import DEFAULT_TIMEOUT, AsyncCodeInterpreterDataPlaneClient
 from .operations import Operations
@@ -16,6 +15,8 @@ if TYPE_CHECKING:
 
     from ..config import Settings
     from ..results import SessionInfo
+    from ..sessions.creation import SessionNotes
+    from ..sessions.keeper import Keeper
     from ..wire.auth import AuthProvider
     from ..wire.endpoints import Kind
     from ..wire.http import AsyncTransport
@@ -54,6 +55,8 @@ class AsyncCodeInterpreterClient(Operations, AsyncSessionClient):
         create_through: who creates the session. ``auto`` asks the WorkloadManager where one is configured, and
             the Router otherwise or when it serves only sessions with an owner.
         on_session: called the moment the id of a created session is known; when it raises, the session is deleted.
+        keeper: sees to it that a created session does not outlive this process, however that ends; `notes` is what
+            the ledger says of it.
         timeout: default of every call, in seconds.
         connect_timeout: for one connection, in seconds.
         max_connections: requests in flight at once; more wait.
@@ -83,6 +86,8 @@ class AsyncCodeInterpreterClient(Operations, AsyncSessionClient):
         settings: Settings | None = None,
         create_through: CreateThrough = "auto",
         on_session: Callable[[SessionInfo], Awaitable[None] | None] | None = None,
+        keeper: Keeper | None = None,
+        notes: SessionNotes | None = None,
         timeout: float = DEFAULT_TIMEOUT,
         connect_timeout: float = DEFAULT_CONNECT_TIMEOUT,
         max_connections: int = DEFAULT_LIMIT,
@@ -102,6 +107,8 @@ class AsyncCodeInterpreterClient(Operations, AsyncSessionClient):
             settings=settings,
             create_through=create_through,
             on_session=on_session,
+            keeper=keeper,
+            notes=notes,
             timeout=timeout,
             connect_timeout=connect_timeout,
             max_connections=max_connections,
@@ -146,20 +153,6 @@ class AsyncCodeInterpreterClient(Operations, AsyncSessionClient):
             transport=self._transport,
         )
         return self._data_plane
-
-    async def _bootstrap(self, router_url: str) -> str:
-        from ..wire.router_sessions import create_through_router
-
-        endpoint = InvocationEndpoint.through_router(
-            router_url, kind=self.kind, name=self.name, namespace=self.namespace
-        )
-        return await create_through_router(
-            endpoint,
-            "health",
-            auth=self._router_auth,
-            connect_timeout=self.connect_timeout,
-            transport=self._transport,
-        )
 
     async def _probe(self) -> None:
         await self.data_plane.health()

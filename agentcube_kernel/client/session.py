@@ -25,7 +25,10 @@ from ..errors import (
     SessionError,
 )
 from ..results import Ownership, SessionInfo
+from ..sessions.access import Access
+from ..sessions.creation import SessionNotes, SessionRequest, create_session
 from ..wire.auth import (
+    Authorizer,
     TokenAuth,
     explicit_auth,
     resolve_router_auth,
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from ..sessions.keeper import Keeper
     from ..wire.auth import AuthProvider
     from ..wire.endpoints import Kind
     from ..wire.http import AsyncTransport
@@ -86,6 +90,8 @@ class AsyncSessionClient:
         settings: Settings | None,
         create_through: CreateThrough,
         on_session: Callable[[SessionInfo], Awaitable[None] | None] | None,
+        keeper: Keeper | None,
+        notes: SessionNotes | None,
         timeout: float,
         connect_timeout: float,
         max_connections: int,
@@ -117,8 +123,11 @@ class AsyncSessionClient:
         self._max_connections = check_count(max_connections, name="max_connections")
         self._transport = transport
         self._on_session = on_session
+        self._keeper = keeper
+        self._notes = notes or SessionNotes()
         self._level = logging.INFO if verbose else logging.DEBUG
         given = explicit_auth(auth, auth_token)
+        self._own_manager_auth = workload_manager_auth is not None or given is not None
         self._router_auth = given or resolve_router_auth(self.settings.credentials)
         self._manager_auth = (
             explicit_auth(workload_manager_auth, None)
@@ -244,10 +253,6 @@ class AsyncSessionClient:
     def _make_data_plane(self, router_url: str | None) -> Any:
         raise NotImplementedError
 
-    async def _bootstrap(self, router_url: str) -> str:
-        """Have the Router create a session, and return its id."""
-        raise NotImplementedError
-
     async def _probe(self) -> None:
         """One cheap request to the session through the Router."""
         raise NotImplementedError
@@ -316,20 +321,41 @@ class AsyncSessionClient:
         through = self._create_through
         if through == "auto":
             through = "router" if manager_url is None or self.kind == "agent-runtime" else "workload-manager"
-        if through == "workload-manager":
-            if self.control_plane is None:
-                raise ConfigurationError(
-                    "Creating sessions at the WorkloadManager needs WORKLOAD_MANAGER_URL or workload_manager_url.",
-                    name="workload_manager_url",
-                )
-            session_id = await self.control_plane.create_session(
-                self.name, self.namespace, ttl=self.ttl, kind=self.kind
+        if through == "workload-manager" and manager_url is None:
+            raise ConfigurationError(
+                "Creating sessions at the WorkloadManager needs WORKLOAD_MANAGER_URL or workload_manager_url.",
+                name="workload_manager_url",
             )
+        request = SessionRequest(
+            kind=self.kind,
+            name=self.name,
+            namespace=self.namespace,
+            ttl=self.ttl,
+            through=through,
+            router_url=router_url,
+            workload_manager_url=manager_url,
+            embedded=self.settings.uses_embedded_gateway,
+            timeout=self.timeout,
+            connect_timeout=self.connect_timeout,
+        )
+        auth = self._router_auth if through == "router" else self._manager_auth
+        if self._keeper is None:
+            session_id = await create_session(request, auth=auth, transport=self._transport)
         else:
-            session_id = await self._bootstrap(str(router_url))
+            session_id = await self._keeper.create(
+                request, auth=auth, access=await self._access(manager_url), notes=self._notes
+            )
         self.session_id = session_id
         logger.log(self._level, "created session %s", session_id)
         await self._announce(router_url, manager_url)
+
+    async def _access(self, manager_url: str | None) -> Access | None:
+        """How this client's sessions can be deleted by another process of the user."""
+        if manager_url is None or self.settings.uses_embedded_gateway:
+            return None
+        if self._own_manager_auth:
+            return Access(url=manager_url, token=await Authorizer(self._manager_auth).token())
+        return Access(url=manager_url, credentials=self.settings.credentials)
 
     async def _announce(self, router_url: str | None, manager_url: str | None) -> None:
         if self._on_session is None or self.session_id is None:
@@ -407,6 +433,8 @@ class AsyncSessionClient:
                 await control_plane.delete_session(session_id, kind=self.kind)
         logger.log(self._level, "deleted session %s", session_id)
         self.session_id = None
+        if self._keeper is not None:
+            await self._keeper.forget(session_id)
 
     def _warn_of_leak(self, session_id: str) -> None:
         logger.warning("session %s cannot be deleted: no WorkloadManager is configured", session_id)

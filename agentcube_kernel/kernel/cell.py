@@ -44,6 +44,11 @@ class Cell:
         return self.request.task_id
 
     @property
+    def quiet(self) -> bool:
+        """True where passing progress should not be shown."""
+        return self.silent or self.compares_outputs
+
+    @property
     def compares_outputs(self) -> bool:
         """Whether this looks like nbval, to which any output that is not the code's own is a failed test."""
         return not self.allow_stdin and not self.store_history
@@ -73,8 +78,11 @@ class Cell:
 
     def note_unless_silent(self, text: str) -> None:
         """Show one line of the kernel's own where somebody looks."""
-        if not self.silent and not self.compares_outputs:
+        if not self.quiet:
             self.note(text)
+
+    async def drain(self) -> None:
+        """What is published here is sent at once."""
 
     async def ask(self, prompt: str, *, password: bool = False) -> str | None:
         """Ask the user for a line; None is end of file. To be called only where `allow_stdin` is true."""

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import AgentCubeError
 
 if TYPE_CHECKING:
+    from ..registry.registry import Registry
     from .interrupts import Interrupts
-    from .lifecycle import Lifecycle
     from .publishing import Publisher
     from .requests import Request
 
@@ -21,14 +21,14 @@ log = logging.getLogger("agentcube_kernel.kernel")
 class Comms:
     """Hands front ends' comm messages to the guest, which holds the other ends. Comm ids mean nothing here."""
 
-    def __init__(self, *, lifecycle: Lifecycle, publisher: Publisher, interrupts: Interrupts) -> None:
-        self._lifecycle = lifecycle
+    def __init__(self, *, registry: Registry, publisher: Publisher, interrupts: Interrupts) -> None:
+        self._registry = registry
         self._publisher = publisher
         self._interrupts = interrupts
 
     async def receive(self, request: Request) -> None:
         """Deliver a comm message and publish what its callback puts out, until the callback has ended."""
-        sandbox = self._lifecycle.running
+        sandbox = self._registry.ready
         msg_type = request.message["header"]["msg_type"]
         if sandbox is None:
             self._refuse(request, msg_type)
@@ -60,7 +60,7 @@ class Comms:
     async def info(self, request: Request) -> dict[str, Any]:
         """The content of a `comm_info_reply`; no comms while there is no sandbox."""
         target = request.content.get("target_name")
-        sandbox = self._lifecycle.running
+        sandbox = self._registry.ready
         comms = (
             {} if sandbox is None else await sandbox.comm_info(target if isinstance(target, str) else None)
         )

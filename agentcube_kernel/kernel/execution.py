@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from ..errors import AgentCubeError, GuestLostError, GuestStartError
+from ..frontend.progress import Progress
 from ..frontend.waiting import told_of_waiting
 from .failures import Failure
-from .local_magics import load, may_concern
-from .progress import StartProgress
+from .local_magics import may_concern
 
 if TYPE_CHECKING:
     from ..channel.protocol import Event
+    from ..registry.handover import Handover
+    from ..registry.registry import Registry
     from ..sandbox import AsyncSandbox
     from .cell import Cell
     from .interrupts import Execution, Interrupts
-    from .lifecycle import Lifecycle
     from .local_magics import LocalMagics
     from .publishing import Publisher
 
 log = logging.getLogger("agentcube_kernel.kernel")
+
+START_PATIENCE = 3.0
+"""Seconds for which a start shows nothing: most are over by then."""
 
 
 class CellRunner:
@@ -31,15 +36,18 @@ class CellRunner:
     def __init__(
         self,
         *,
-        lifecycle: Lifecycle,
+        registry: Registry,
+        handover: Handover,
+        magics: LocalMagics,
         publisher: Publisher,
         interrupts: Interrupts,
         show_progress: bool,
     ) -> None:
-        self._lifecycle = lifecycle
+        self._registry = registry
+        self._handover = handover
+        self._magics = magics
         self._publisher = publisher
         self._interrupts = interrupts
-        self._magics: LocalMagics | None = None
         self._show_progress = show_progress
         self.execution_count = 0
 
@@ -65,46 +73,46 @@ class CellRunner:
                 failure = Failure.of(error)
         return self._fail(cell, failure)
 
-    async def end(self, *, restart: bool) -> None:
-        """Give up what the local magics hold. The kernel ends."""
-        if self._magics is not None:
-            await self._magics.end(restart=restart)
-
     async def _run(self, cell: Cell, execution: Execution) -> dict[str, Any]:
         code: str | None = cell.code
         if may_concern(cell.code):
-            self._magics = self._magics or await load(self._lifecycle)
-            if self._magics is not None:
-                execution.dropped = ""
-                code = await self._magics.run(cell.code, cell)
+            execution.dropped = ""
+            code = await self._magics.run(cell.code, cell)
         if code is None or (not cell.user_expressions and not code.strip()):
             return self._nothing_to_run(cell)
         execution.dropped = "nothing was run in a sandbox"
-        sandbox = self._lifecycle.running or await self._start(cell, code)
+        sandbox = self._registry.ready or await self._start(cell, code)
         execution.sandbox = sandbox
-        if self._lifecycle.has_news:
+        if self._handover.has_news:
             await self._tell_news(cell, execution, sandbox)
-        with self._lifecycle.waiting_for(cell.id):
+        with self._handover.waiting_for(cell.id):
             return await self._stream(cell, sandbox, code)
 
     async def _start(self, cell: Cell, code: str) -> AsyncSandbox:
-        progress = StartProgress(cell, enabled=self._show_progress)
+        progress = Progress(
+            cell,
+            "Waiting for the sandbox",
+            patience=START_PATIENCE if self._show_progress else math.inf,
+            done="The sandbox is ready",
+            failed="The sandbox did not start",
+        )
+        entry = await self._registry.default()
         try:
-            async with progress.shown():
-                return await self._lifecycle.ready(on_step=progress.say)
+            async with progress:
+                return await entry.open(progress.step)
         except GuestStartError:
             from ..channel.shell_cells import shell_command
 
-            if self._lifecycle.sandbox is None or shell_command(code) is None:
+            if entry.sandbox is None or shell_command(code) is None:
                 raise
-            return self._lifecycle.sandbox  # without an interpreter, but a shell is all that this cell needs
+            return entry.sandbox  # without an interpreter, but a shell is all that this cell needs
 
     async def _tell_news(self, cell: Cell, execution: Execution, sandbox: AsyncSandbox) -> None:
         """Say what became of the kernel before this one, and show what its last cell has put out since."""
-        for line in self._lifecycle.take_news():
+        for line in self._handover.take_news():
             if not cell.silent:
                 cell.note(line)
-        async with aclosing(self._lifecycle.stream_unseen(sandbox)) as events:
+        async with aclosing(self._handover.stream_unseen(sandbox)) as events:
             async for event in events:
                 self._publisher.forward(event, cell.request.message)
         if execution.interrupted:

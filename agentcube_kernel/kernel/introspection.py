@@ -6,13 +6,13 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
-from .local_magics import load, may_concern
+from .local_magics import LocalMagics, may_concern
 from .requests import Request, field
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from .lifecycle import Lifecycle
+    from ..registry.registry import Registry
 
 log = logging.getLogger("agentcube_kernel.kernel")
 
@@ -23,8 +23,9 @@ PATIENCE_SECONDS = 10.0
 class Introspection:
     """Answers questions about code. None of them ever starts a sandbox or waits for one to start."""
 
-    def __init__(self, lifecycle: Lifecycle) -> None:
-        self._lifecycle = lifecycle
+    def __init__(self, registry: Registry, magics: LocalMagics) -> None:
+        self._registry = registry
+        self._magics = magics
 
     async def complete(self, request: Request) -> dict[str, Any]:
         """The content of a `complete_reply`; no matches while there is no sandbox, or when it takes too long."""
@@ -37,11 +38,11 @@ class Introspection:
             "cursor_end": position,
             "metadata": {},
         }
-        if may_concern(code) and (magics := await load(self._lifecycle)) is not None:
-            ours = await magics.complete(code, position)
+        if may_concern(code):
+            ours = await self._magics.complete(code, position)
             if ours is not None:
                 return ours
-        sandbox = self._lifecycle.running
+        sandbox = self._registry.ready
         if sandbox is None:
             return nothing
         return nothing | await _soon(sandbox.complete(code, position))
@@ -52,7 +53,7 @@ class Introspection:
         position = _position(field(request, "cursor_pos", int, len(code)), code)
         detail = field(request, "detail_level", int, 0)
         nothing = {"status": "ok", "found": False, "data": {}, "metadata": {}}
-        sandbox = self._lifecycle.running
+        sandbox = self._registry.ready
         if sandbox is None:
             return nothing
         return nothing | await _soon(sandbox.inspect(code, position, detail))

@@ -11,6 +11,10 @@ from ipykernel._version import kernel_protocol_version
 from traitlets import Any as AnyTrait
 from traitlets import Bool, default
 
+from ..registry.handover import Handover
+from ..registry.registry import Registry
+from ..sessions.keeper import Keeper
+from ..sessions.kept_sessions import this_notebook
 from . import info
 from .cell import Cell
 from .comms import Comms
@@ -20,7 +24,7 @@ from .failures import Failure
 from .history import History
 from .interrupts import Interrupts
 from .introspection import Introspection
-from .lifecycle import Lifecycle
+from .local_magics import LocalMagics
 from .publishing import Publisher
 from .requests import BadRequestError, Request
 from .stdin import Stdin
@@ -86,10 +90,20 @@ class AgentCubeKernel(ConcurrentKernel):
         self._interrupts = Interrupts(self.spawn)
         # Jupyter knows a kernel by its connection file, over restarts too.
         connection_file: str = getattr(self.parent, "abs_connection_file", "")
-        self.lifecycle = Lifecycle(connection_file=connection_file, on_event=self._publisher.forward)
+        keeper = Keeper(connection_file=os.path.abspath(connection_file) if connection_file else None)
+        self._handover = Handover(keeper)
+        self.registry = Registry(
+            keeper,
+            notebook=this_notebook(),
+            on_background=lambda name, event: self._publisher.forward(event),
+            handover=self._handover,
+        )
+        self._magics = LocalMagics(self.registry)
         self._history = History(parent=self, profile_dir=self.profile_dir)
         self._runner = CellRunner(
-            lifecycle=self.lifecycle,
+            registry=self.registry,
+            handover=self._handover,
+            magics=self._magics,
             publisher=self._publisher,
             interrupts=self._interrupts,
             show_progress=self.show_progress,
@@ -97,9 +111,9 @@ class AgentCubeKernel(ConcurrentKernel):
         self._register_answers()
 
     def _register_answers(self) -> None:
-        introspection = Introspection(self.lifecycle)
-        comms = Comms(lifecycle=self.lifecycle, publisher=self._publisher, interrupts=self._interrupts)
-        usage = Usage(self.lifecycle)
+        introspection = Introspection(self.registry, self._magics)
+        comms = Comms(registry=self.registry, publisher=self._publisher, interrupts=self._interrupts)
+        usage = Usage(self.registry)
         on_both: dict[str, Answer] = {
             "complete_request": introspection.complete,
             "inspect_request": introspection.inspect,
@@ -136,10 +150,13 @@ class AgentCubeKernel(ConcurrentKernel):
         if self._in_background:
             return
         self._in_background = True
-        self.lifecycle.claim_soon()
+        self._handover.claim_soon()
         if self.eager_start:
-            self.lifecycle.start_soon()
+            self.spawn(self._open_soon())
         self.spawn(asyncio.to_thread(lambda: self._history.manager))
+
+    async def _open_soon(self) -> None:
+        (await self.registry.default()).open_soon()
 
     @property
     def kernel_info(self) -> dict[str, Any]:
@@ -169,7 +186,7 @@ class AgentCubeKernel(ConcurrentKernel):
             if reply["status"] == "error" and cell.stop_on_error and not cell.silent:
                 self._abort_queues()
             self._history.store(cell)
-        await self.lifecycle.note_guest()
+        await self.registry.note_current()
 
     async def _execute(self, request: Request) -> tuple[Cell | None, dict[str, Any]]:
         try:
@@ -219,14 +236,13 @@ class AgentCubeKernel(ConcurrentKernel):
         self.io_loop.stop()
 
     async def _end(self, *, restart: bool) -> None:
-        ends = (self.lifecycle.end(restart=restart), self._runner.end(restart=restart))
         try:
             async with asyncio.timeout(SHUTDOWN_SECONDS):
-                for problem in await asyncio.gather(*ends, return_exceptions=True):
-                    if problem is not None:
-                        log.warning("a sandbox was not left in order", exc_info=problem)
+                await self.registry.end(restart=restart)
         except TimeoutError:
             log.warning("a sandbox could not be left in order within %s s", SHUTDOWN_SECONDS)
+        except Exception:
+            log.warning("a sandbox was not left in order", exc_info=True)
         try:
             self._history.close()
         except Exception:

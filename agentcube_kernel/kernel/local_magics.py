@@ -1,43 +1,43 @@
-"""The seam to what runs on the user's side: `%sandbox` lines at the top of a cell."""
+"""The `%sandbox` lines of cells, whose code is imported only where they are used."""
 
 from __future__ import annotations
 
 import asyncio
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .cell import Cell
-    from .lifecycle import Lifecycle
+    from ..frontend.host import Host
+    from ..magics.in_kernel import KernelMagics
+    from ..registry.registry import Registry
 
 
-class LocalMagics(Protocol):
-    """Runs the `%sandbox` and `%%sandbox` lines of cells."""
+class LocalMagics:
+    """Runs and completes the `%sandbox` and `%%sandbox` lines of cells, on the user's side."""
 
-    async def run(self, code: str, cell: Cell) -> str | None:
-        """Run the lines of ours at the top of `code` and return what remains to be run in the sandbox.
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._magics: KernelMagics | None = None
 
-        None says that nothing remains. Output goes through `cell.publish`; an AgentCubeError ends the cell with that
-        error. A cancelled call has been interrupted by the user and leaves things as they were.
-        """
+    async def run(self, code: str, host: Host) -> str | None:
+        """See `KernelMagics.run`."""
+        return await (await self._load()).run(code, host)
 
     async def complete(self, code: str, position: int) -> dict[str, Any] | None:
-        """The content of a complete_reply for a position in one of our lines; None where it is not in one."""
+        """See `KernelMagics.complete`."""
+        return await (await self._load()).complete(code, position)
 
-    async def end(self, *, restart: bool) -> None:
-        """The kernel ends: give up every sandbox but the current one, which is the kernel's to end."""
+    async def _load(self) -> KernelMagics:
+        if self._magics is None:
+            self._magics = await asyncio.to_thread(_import_magics, self._registry)
+        return self._magics
 
 
-async def load(lifecycle: Lifecycle) -> LocalMagics | None:
-    """The magics, imported only where they are used; None where they are not installed."""
-    try:
-        module = await asyncio.to_thread(import_module, "agentcube_kernel.magics.in_kernel")
-    except ModuleNotFoundError:
-        return None
-    magics: LocalMagics = module.load_magics(lifecycle)
-    return magics
+def _import_magics(registry: Registry) -> KernelMagics:
+    from ..magics.in_kernel import KernelMagics
+
+    return KernelMagics(registry)
 
 
 def may_concern(code: str) -> bool:
-    """Whether it is worth loading the magics for this cell."""
+    """True when the code may hold a line of ours."""
     return "%sandbox" in code or "load_ext agentcube_kernel" in code

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import AgentCubeError
 
 if TYPE_CHECKING:
-    from .lifecycle import Lifecycle
+    from ..registry.registry import Registry
     from .requests import Request
 
 PATIENCE_SECONDS = 1.0
@@ -18,12 +18,12 @@ PATIENCE_SECONDS = 1.0
 class Usage:
     """Reports the sandbox's processor and memory use, never this machine's."""
 
-    def __init__(self, lifecycle: Lifecycle) -> None:
-        self._lifecycle = lifecycle
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
 
     async def report(self, request: Request) -> dict[str, Any]:
         """The content of a `usage_reply`; an error with a `reason` when there is nothing to report."""
-        sandbox = self._lifecycle.running
+        sandbox = self._registry.ready
         if sandbox is None:
             return _nothing("there is no sandbox yet")
         try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ..errors import SessionNotFoundError
 from .cells import CellEnd, CellRun, Display, run_everywhere
 from .command import COMMANDS, Command, Context, argument, command, seconds, split
-from .usage import UsageError
+from .usage import UsageError, names_as_usage
 from .variable_commands import PICKLE_WARNING
 from .variables import SandboxVariables, bring_back
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import argparse
 
     from ..errors import AgentCubeError
+    from ..registry.entry import Entry
     from .render import Answer
-    from .sandboxes import Entry
 
 
 @command("cell", completes="sandbox")
@@ -53,7 +53,7 @@ async def run_cell_magic(line: str, body: str, context: Context) -> None:
         AgentCubeError: the sandbox could not be used.
     """
     args = CELL.parse(split(line))
-    if args.names and args.names[0] in COMMANDS and args.names[0] not in context.sandboxes.names:
+    if args.names and args.names[0] in COMMANDS and args.names[0] not in context.registry.names:
         raise UsageError(
             f"`%%sandbox` runs the cell below it in sandboxes. For the command write `%sandbox {args.names[0]}`, "
             "with one %."
@@ -64,7 +64,9 @@ async def run_cell_magic(line: str, body: str, context: Context) -> None:
         raise UsageError(f"--out needs the name of a variable, not {args.out!r}; nothing was run.")
     if args.out is not None and args.bash:
         raise UsageError("--out brings back the last value of a Python cell, and with --bash there is none.")
-    entries = await _entries(context, args)
+    await context.registry.restore()
+    with names_as_usage():
+        entries = await _entries(context, args)
     code = f"%%bash\n{body}" if args.bash else body
     async with context.progress("Waiting for the sandbox") as progress:
         runs = [
@@ -81,7 +83,7 @@ async def run_cell_magic(line: str, body: str, context: Context) -> None:
         ends = await run_everywhere(runs)
     for end in ends:
         if isinstance(end.error, SessionNotFoundError) and end.error.session_id is not None:
-            await context.sandboxes.custody.forget(end.error.session_id)
+            await context.registry.keeper.forget(end.error.session_id)
     if args.out is not None:
         await _bring_back(context, args, entries, ends)
     _raise_failures(ends)
@@ -91,12 +93,12 @@ async def _entries(context: Context, args: argparse.Namespace) -> list[Entry]:
     if args.all:
         if args.names:
             raise UsageError("%%sandbox: give names or --all, not both.")
-        if not len(context.sandboxes):
+        if not len(context.registry):
             raise UsageError("There is no sandbox yet. Make one with `%sandbox new`.")
-        return list(context.sandboxes)
+        return list(context.registry)
     if not args.names:
         return [await context.default()]
-    found = [context.sandboxes.find(name) for name in args.names]
+    found = [context.registry.find(name) for name in args.names]
     return list(dict.fromkeys(found))
 
 
@@ -111,12 +113,12 @@ async def _bring_back(
     ]
     if not outputs:
         return
-    if args.pickle and not isinstance(context.host.variables, SandboxVariables):
+    if args.pickle and not isinstance(context.variables, SandboxVariables):
         context.note(PICKLE_WARNING)
     async with context.progress(f"Bringing back {args.out}") as progress:
         await bring_back(
             outputs,
-            context.host.variables,
+            context.variables,
             args.out,
             several=len(entries) > 1,
             pickle=args.pickle,

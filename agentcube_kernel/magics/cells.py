@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from ..channel.protocol import Event
+    from ..frontend.host import Host
+    from ..registry.entry import Entry
     from ..sandbox import AsyncSandbox
-    from .host import Host
-    from .sandboxes import Entry
 
 log = logging.getLogger("agentcube_kernel.magics")
 

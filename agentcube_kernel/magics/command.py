@@ -12,26 +12,33 @@ from typing import TYPE_CHECKING, Any
 from IPython.core import magic_arguments
 from IPython.core.error import UsageError as IPythonUsageError
 
-from .progress import Progress
-from .usage import UsageError, did_you_mean
+from ..frontend.progress import Progress
+from ..text import did_you_mean
+from .usage import UsageError, names_as_usage
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Awaitable, Callable, Mapping
 
-    from .host import Host
+    from ..frontend.host import Host
+    from ..registry.entry import Entry
+    from ..registry.registry import Registry
     from .render import Answer
-    from .sandboxes import Entry, Sandboxes
+    from .variables import Variables
 
     Run = Callable[["Context", argparse.Namespace], Awaitable[Answer | None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """What a command works on: the notebook's sandboxes, and the front end of the cell that it stands in."""
+    """What a command works on: the notebook's sandboxes, and the front end of the cell that it stands in.
 
-    sandboxes: Sandboxes
+    `variables` are those of plain cells: this process's own in IPython, the current sandbox's in the kernel.
+    """
+
+    registry: Registry
     host: Host
+    variables: Variables
 
     def progress(self, title: str) -> Progress:
         """Progress that shows up when the operation takes longer than a moment."""
@@ -43,9 +50,7 @@ class Context:
 
     async def default(self, name: str | None = None) -> Entry:
         """The sandbox that a command is about; the first one is made when there is none and none was named."""
-        if name is None and self.sandboxes.current is None:
-            await self.sandboxes.use(self.sandboxes.add_new("main"))
-        return self.sandboxes.find(name)
+        return await self.registry.default() if name is None else self.registry.find(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +138,11 @@ async def run_line(line: str, context: Context) -> Answer | None:
     if name in ("-h", "--help"):
         name, words = "help", ["help", *words[1:]]
     found = find_command(name)
+    await context.registry.restore()
     if any(word in ("-h", "--help") for word in words[1:]):
         return await COMMANDS["help"].run(context, COMMANDS["help"].parse([found.name]))
-    return await found.run(context, found.parse(words[1:]))
+    with names_as_usage():
+        return await found.run(context, found.parse(words[1:]))
 
 
 _UNITS: Mapping[str, float] = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}

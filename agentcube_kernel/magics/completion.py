@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from IPython.core.interactiveshell import InteractiveShell
 
-    from .sandboxes import Sandboxes
+    from ..registry.registry import Registry
 
 _LINE = re.compile(r"\s*%%?sandbox(\s.*)?$", re.DOTALL)
 _PATIENCE = 3.0
@@ -61,11 +61,11 @@ def local_paths(word: str) -> list[str]:
     return [head + os.path.basename(path) + ("/" if os.path.isdir(path) else "") for path in found]
 
 
-async def remote_names(sandboxes: Sandboxes, word: str, kind: str) -> list[str]:
+async def remote_names(registry: Registry, word: str, kind: str) -> list[str]:
     """Paths or variables of the current sandbox that begin with `word`; none when it is not there. Starts nothing."""
     from .file_commands import complete_remote
 
-    entry = sandboxes.current
+    entry = registry.current
     if entry is None or entry.sandbox is None or entry.session_id is None:
         return []
     if kind != "remote" and entry.state not in ("ready", "busy"):
@@ -81,10 +81,8 @@ async def remote_names(sandboxes: Sandboxes, word: str, kind: str) -> list[str]:
 class Completer:
     """Completion for IPython's own completer."""
 
-    def __init__(
-        self, sandboxes: Callable[[], Sandboxes], namespace: Callable[[], Mapping[str, Any]]
-    ) -> None:
-        self._sandboxes = sandboxes
+    def __init__(self, registry: Callable[[], Registry], namespace: Callable[[], Mapping[str, Any]]) -> None:
+        self._registry = registry
         self._namespace = namespace
         self._matcher: Any = None
 
@@ -118,15 +116,15 @@ class Completer:
         """The word at the end of the line, and what it may become."""
         from ..client.sync.portal import portal
 
-        sandboxes = self._sandboxes()
-        word, found, kind = candidates(line, cell=cell, names=sandboxes.names)
+        registry = self._registry()
+        word, found, kind = candidates(line, cell=cell, names=registry.names)
         if kind == "local":
             found = local_paths(word)
         elif kind == "variable":
             found = sorted(n for n in self._namespace() if n.startswith(word) and not n.startswith("_"))
         elif kind:
             try:
-                found = portal().run(lambda: remote_names(sandboxes, word, kind))
+                found = portal().run(lambda: remote_names(registry, word, kind))
             except Exception:
                 return word, []  # completion never disturbs
         return word, found

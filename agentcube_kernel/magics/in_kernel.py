@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 from ..errors import AgentCubeError
-from ..results import Ownership
 from .completion import candidates, local_paths, remote_names
-from .custody import Custody
 from .dispatch import Context, run_cell_magic, run_line
-from .kernel_sandboxes import KernelSandboxes
 from .usage import UsageError
 from .variables import SandboxVariables
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from ..kernel.cell import Cell
-    from ..kernel.lifecycle import Lifecycle
-    from .sandboxes import Entry
-    from .variables import Variables
+    from ..frontend.host import Host
+    from ..registry.registry import Registry
 
 _LINE = re.compile(r"[ \t]*%sandbox(?![\w%])(?P<rest>[^\n]*)(?:\n|$)")
 _CELL = re.compile(r"\s*%%sandbox(?!\w)(?P<line>[^\n]*)(?:\n(?P<body>.*))?$", re.DOTALL)
@@ -33,67 +24,30 @@ _NOTHING = re.compile(r"[ \t]*(#[^\n]*)?(?:\n|$)")
 _LOAD = re.compile(r"[ \t]*%(re)?load_ext[ \t]+agentcube_kernel[ \t]*(?:\n|$)")
 
 
-class KernelHost:
-    """One cell of the kernel."""
-
-    def __init__(self, cell: Cell, sandboxes: KernelSandboxes) -> None:
-        self._cell = cell
-        self._sandboxes = sandboxes
-        self.allow_stdin = cell.allow_stdin
-        self.quiet = cell.silent or cell.compares_outputs
-
-    def publish(
-        self,
-        msg_type: str,
-        content: Mapping[str, Any],
-        *,
-        metadata: Mapping[str, Any] | None = None,
-        buffers: Sequence[bytes] | None = None,
-    ) -> None:
-        self._cell.publish(msg_type, content, metadata=metadata, buffers=buffers)
-
-    async def drain(self) -> None:
-        return None
-
-    async def ask(self, prompt: str, *, password: bool = False) -> str | None:
-        return await self._cell.ask(prompt, password=password)
-
-    @property
-    def variables(self) -> Variables:
-        return SandboxVariables(self._sandboxes.find(None), lambda step: None)
-
-
 class KernelMagics:
     """Runs the `%sandbox` lines at the top of a cell, and `%%sandbox` cells."""
 
-    def __init__(self, lifecycle: Lifecycle) -> None:
-        connection_file = lifecycle.connection_file
-        custody = Custody(
-            warn=self._warn,
-            connection_file=os.path.abspath(connection_file) if connection_file else None,
-        )
-        self.sandboxes = KernelSandboxes(custody, lifecycle)
-        self._warnings: list[str] = []
-        self._restored = False
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
 
-    def _warn(self, text: str) -> None:
-        self._warnings.append(text)
+    async def run(self, code: str, host: Host) -> str | None:
+        """Run our lines and return the code that remains for the current sandbox, or None for nothing.
 
-    async def run(self, code: str, cell: Cell) -> str | None:
-        """Run our lines and return the code that remains for the current sandbox, or None for nothing."""
+        A cancelled call has been interrupted by the user, and leaves things as they were.
+
+        Raises:
+            UsageError: a line cannot be done as it stands.
+            AgentCubeError: what a command or a `%%sandbox` cell raises.
+        """
         ours, rest = parse(code)
-        context = Context(sandboxes=self.sandboxes, host=KernelHost(cell, self.sandboxes))
-        await self._restore()
-        try:
-            for line, body in ours:
-                if body is None:
-                    await self._answer(line, context)
-                else:
-                    await run_cell_magic(line, body, context)
-        finally:
-            for text in self._warnings:
-                context.note(text)
-            self._warnings.clear()
+        for line, body in ours:
+            # An earlier line may have changed which sandbox is the current one.
+            variables = SandboxVariables(await self._registry.default())
+            context = Context(registry=self._registry, host=host, variables=variables)
+            if body is None:
+                await self._answer(line, context)
+            else:
+                await run_cell_magic(line, body, context)
         return rest if rest.strip() else None
 
     async def _answer(self, line: str, context: Context) -> None:
@@ -101,24 +55,19 @@ class KernelMagics:
         if answer is not None:
             context.host.publish("display_data", {"data": answer.bundle(), "metadata": {}, "transient": {}})
 
-    async def _restore(self) -> None:
-        if not self._restored:
-            self._restored = True
-            await self.sandboxes.restore()
-
     async def complete(self, code: str, position: int) -> dict[str, Any] | None:
         """The content of a complete_reply for a position in one of our lines, or None elsewhere."""
         start = code.rfind("\n", 0, position) + 1
         match = re.match(r"[ \t]*(%%?)sandbox(\s.*)$", code[start:position])
         if match is None:
             return None
-        word, found, kind = candidates(match[2], cell=match[1] == "%%", names=self.sandboxes.names)
+        word, found, kind = candidates(match[2], cell=match[1] == "%%", names=self._registry.names)
         if kind == "local":
             found = await asyncio.to_thread(local_paths, word)
         elif kind:
             wanted = "remote-variable" if kind == "variable" else kind
             try:
-                found = await remote_names(self.sandboxes, word, wanted)
+                found = await remote_names(self._registry, word, wanted)
             except (AgentCubeError, TimeoutError):
                 found = []
         return {
@@ -128,32 +77,6 @@ class KernelMagics:
             "cursor_end": position,
             "metadata": {},
         }
-
-    async def end(self, *, restart: bool) -> None:
-        """Give up every sandbox but the current one. A restarted kernel finds them again under their names."""
-        others = [entry for entry in self.sandboxes if entry is not self.sandboxes.current]
-        try:
-            await asyncio.gather(
-                *(self._end_entry(entry, restart=restart) for entry in others), return_exceptions=True
-            )
-            current = self.sandboxes.current
-            if current is not None:
-                await current.end_tasks()
-        finally:
-            self.sandboxes.custody.close(takeover=restart)
-
-    async def _end_entry(self, entry: Entry, *, restart: bool) -> None:
-        await entry.end_tasks()
-        sandbox = entry.sandbox
-        if sandbox is None:
-            return
-        session_id = sandbox.session_id
-        if restart or entry.keep or entry.ownership is Ownership.ATTACHED:
-            await sandbox.close()
-            return
-        await sandbox.stop()
-        if session_id is not None:
-            await self.sandboxes.custody.forget(session_id)
 
 
 def parse(code: str) -> tuple[list[tuple[str, str | None]], str]:
@@ -198,14 +121,3 @@ def _refuse_elsewhere(code: str) -> None:
             "them at the top of the cell, each on a line of its own, not in a loop, a function or an assignment. "
             "Nothing was run."
         )
-
-
-_loaded: WeakKeyDictionary[Lifecycle, KernelMagics] = WeakKeyDictionary()
-
-
-def load_magics(lifecycle: Lifecycle) -> KernelMagics:
-    """The magics of a kernel; the same ones each time."""
-    magics = _loaded.get(lifecycle)
-    if magics is None:
-        magics = _loaded[lifecycle] = KernelMagics(lifecycle)
-    return magics

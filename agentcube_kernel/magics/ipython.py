@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import sys
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,14 +12,15 @@ from weakref import WeakKeyDictionary
 from IPython.core.magic import Magics, line_cell_magic, magics_class
 
 from ..errors import AgentCubeError
-from ..sessions.kept_sessions import offers
+from ..registry.registry import Registry
+from ..sessions.keeper import Keeper
+from ..sessions.kept_sessions import offers, this_notebook
 from ..sessions.ledger import Ledger
 from .completion import Completer
-from .custody import Custody
 from .dispatch import Context, run_cell_magic, run_line
 from .ipython_host import IPythonHost, show
 from .notebook_sandbox import NotebookSandbox, portal_loop
-from .sandboxes import Sandboxes
+from .variables import LocalVariables
 
 if TYPE_CHECKING:
     import asyncio
@@ -44,18 +44,18 @@ class SandboxMagics(Magics):
         super().__init__(shell)
         self._shell = shell
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._sandboxes: Sandboxes | None = None
+        self._registry: Registry | None = None
+        self._told_trouble: str | None = None
         self._left: NotebookSandbox | None = None
         self._lock = threading.Lock()
 
     @property
-    def sandboxes(self) -> Sandboxes:
+    def registry(self) -> Registry:
         """The sandboxes of this notebook; made when first asked for."""
         with self._lock:
-            if self._sandboxes is None:
-                custody = Custody(warn=lambda text: print(text, file=sys.stderr))  # noqa: T201 - the user's notebook
-                self._sandboxes = Sandboxes(custody, on_background=self._background)
-            return self._sandboxes
+            if self._registry is None:
+                self._registry = Registry(Keeper(), notebook=this_notebook(), on_background=self._background)
+            return self._registry
 
     @line_cell_magic
     def sandbox(self, line: str, cell: str | None = None) -> Answer | None:
@@ -67,7 +67,7 @@ class SandboxMagics(Magics):
         if self._loop is None:
             self._loop = portal_loop()
         host = IPythonHost(self._shell, self._loop)
-        context = Context(sandboxes=self.sandboxes, host=host)
+        context = Context(registry=self.registry, host=host, variables=LocalVariables(self._shell.user_ns))
 
         async def work() -> Answer | None:
             if cell is None:
@@ -82,6 +82,13 @@ class SandboxMagics(Magics):
             raise
         finally:
             self._leave_current()
+            self._tell_trouble()
+
+    def _tell_trouble(self) -> None:
+        trouble = self.registry.keeper.trouble
+        if trouble is not None and trouble != self._told_trouble:
+            self._told_trouble = trouble
+            show(self._shell, "stream", {"name": "stderr", "text": f"{trouble}\n"})
 
     def _leave_current(self) -> None:
         """Leave the current sandbox in the user's namespace, unless the user has something else there."""
@@ -89,7 +96,7 @@ class SandboxMagics(Magics):
         there = namespace.get(VARIABLE)
         if there is not None and there is not self._left:
             return
-        entry = self.sandboxes.current
+        entry = self.registry.current
         if entry is None or entry.sandbox is None:
             if there is not None:
                 del namespace[VARIABLE]
@@ -105,8 +112,8 @@ class SandboxMagics(Magics):
 
     def close(self) -> None:
         """This IPython ends: the reaper deletes what is to be deleted, without holding anybody up."""
-        if self._sandboxes is not None:
-            self._sandboxes.custody.close()
+        if self._registry is not None:
+            self._registry.keeper.close()
 
 
 def _shorten(error: AgentCubeError) -> None:
@@ -131,7 +138,7 @@ def load(shell: InteractiveShell) -> None:
         return
     magics = SandboxMagics(shell)
     shell.register_magics(magics)
-    completer = Completer(lambda: magics.sandboxes, lambda: shell.user_ns)
+    completer = Completer(lambda: magics.registry, lambda: shell.user_ns)
     completer.install(shell)
     atexit.register(magics.close)
     _extensions[shell] = _Extension(magics, completer)

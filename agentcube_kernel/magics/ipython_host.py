@@ -8,8 +8,7 @@ import queue
 import sys
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from .progress import METADATA
-from .variables import LocalVariables
+from ..frontend.progress import METADATA
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -32,7 +31,6 @@ class IPythonHost:
         self.allow_stdin = bool(request.get("allow_stdin", True))
         # The way in which nbval runs cells, to which any passing output is a difference.
         self.quiet = not self.allow_stdin and not request.get("store_history", True)
-        self.variables = LocalVariables(shell.user_ns)
         self._shell = shell
         self._loop = loop
         self._work: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()

@@ -9,7 +9,7 @@ from ..results import Ownership
 from ..text import duration
 
 if TYPE_CHECKING:
-    from .sandboxes import Entry
+    from ..registry.entry import Entry
 
 DEFAULT_IDLE_SECONDS = 15 * 60.0
 DEFAULT_LIFE_SECONDS = 8 * 3600.0

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from ..channel.cell_result import CellResult
     from ..channel.protocol import Event
+    from ..registry.entry import Entry
     from ..sandbox import AsyncSandbox
-    from .sandboxes import Entry
 
 T = TypeVar("T")
 

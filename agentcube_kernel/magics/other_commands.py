@@ -98,7 +98,7 @@ async def trust(context: Context, args: argparse.Namespace) -> Answer:
     """
     entry = await context.default(args.sandbox)
     if args.value is not None:
-        await entry.set_trusted(args.value == "on")
+        entry.trusted = args.value == "on"
     return Trust(name=entry.name, trusted=entry.trusted)
 
 
@@ -129,7 +129,7 @@ async def stats(context: Context, args: argparse.Namespace) -> Answer:
 @command("config")
 async def config(context: Context, args: argparse.Namespace) -> Answer:
     """Show which AgentCube is used, with which settings, and where each setting came from."""
-    settings = context.sandboxes.settings
+    settings = context.registry.settings
     found: dict[str, tuple[str, str]] = {}
     if settings.uses_embedded_gateway:
         found["AgentCube"] = (
@@ -141,7 +141,7 @@ async def config(context: Context, args: argparse.Namespace) -> Answer:
         if value is not None:
             found[name] = (str(value), settings.origin(name))
     found["credential"] = _credential(settings.credentials, embedded=settings.uses_embedded_gateway)
-    found["ledger"] = (str(context.sandboxes.custody.ledger.path), "Jupyter's data directory")
+    found["ledger"] = (str(context.registry.keeper.ledger.path), "Jupyter's data directory")
     return Configuration(settings=found)
 
 

@@ -14,10 +14,10 @@ from .render import Id, Line, Pairs, Table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ..registry.entry import Entry
     from ..sessions.ledger import SessionRecord
     from .command import Context
     from .render import Value
-    from .sandboxes import Entry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -126,7 +126,7 @@ def _offer(record: SessionRecord, kept: Sequence[SessionRecord]) -> str:
 def view(entry: Entry, context: Context, kept: Sequence[SessionRecord] = ()) -> SandboxView:
     """What can be said of a sandbox without asking anybody."""
     client = None if entry.sandbox is None else entry.sandbox.client
-    settings = context.sandboxes.settings
+    settings = context.registry.settings
     return SandboxView(
         name=entry.name,
         session_id=entry.session_id,
@@ -139,6 +139,6 @@ def view(entry: Entry, context: Context, kept: Sequence[SessionRecord] = ()) -> 
         created=entry.created,
         lifetime=describe_lifetime(entry) if settings.picod_url is None else "as long as the PicoD runs",
         instead="none yet" if settings.picod_url is None else "none: one PicoD, which has no sessions",
-        current=context.sandboxes.current is entry,
+        current=context.registry.current is entry,
         kept=tuple(kept),
     )

@@ -17,26 +17,26 @@ from .usage import UsageError
 if TYPE_CHECKING:
     import argparse
 
+    from ..registry.entry import Entry
     from ..sessions.ledger import SessionRecord
     from .render import Answer
-    from .sandboxes import Entry
 
 
 async def kept_before(context: Context) -> list[SessionRecord]:
     """The kept sessions of this notebook that no process uses and that are not attached here."""
-    custody = context.sandboxes.custody
-    here = {entry.session_id for entry in context.sandboxes}
-    known = [record for record in await custody.known() if record.session_id not in here]
-    return kept_for(known, custody.notebook)
+    registry = context.registry
+    here = {entry.session_id for entry in registry}
+    known = [record for record in await registry.keeper.known() if record.session_id not in here]
+    return kept_for(known, registry.notebook)
 
 
 @command("")
 async def status(context: Context, args: argparse.Namespace) -> Answer:
     """Show the current sandbox at a glance."""
     kept = await kept_before(context)
-    if context.sandboxes.current is None:
+    if context.registry.current is None:
         return SandboxTable(sandboxes=(), kept=tuple(kept))
-    return view(context.sandboxes.current, context, kept)
+    return view(context.registry.current, context, kept)
 
 
 @command("new")
@@ -56,9 +56,9 @@ async def status(context: Context, args: argparse.Namespace) -> Answer:
 )
 async def new(context: Context, args: argparse.Namespace) -> Answer:
     """Make a sandbox, which becomes the current one."""
-    sandboxes = context.sandboxes
-    name = sandboxes.check_new_name(args.name)
-    entry = sandboxes.add_new(
+    registry = context.registry
+    name = registry.check_new_name(args.name)
+    entry = registry.add_new(
         name,
         keep=args.keep,
         ttl=args.ttl,
@@ -69,9 +69,9 @@ async def new(context: Context, args: argparse.Namespace) -> Answer:
     try:
         async with context.progress(f"Making sandbox {name}") as progress:
             await entry.open(progress.step)
-        await sandboxes.use(entry)
+        await registry.use(entry)
     except BaseException:
-        await sandboxes.discard(entry)
+        await registry.discard(entry)
         raise
     if args.keep_alive:
         entry.keep_alive(args.keep_alive)
@@ -89,33 +89,33 @@ async def attach(context: Context, args: argparse.Namespace) -> Answer:
     notebooks use is shared. It is never deleted from here, except with `%sandbox stop --force`; a session that you
     kept earlier on this machine is yours again.
     """
-    sandboxes = context.sandboxes
+    registry = context.registry
     record = await _own_record(context, args.session_id)
     session_id = args.session_id if record is None else record.session_id
-    for entry in sandboxes:
+    for entry in registry:
         if entry.session_id == session_id:
             if args.name not in (None, entry.name):
                 raise UsageError(
                     f"Session {session_id} is attached already, as {entry.name!r}: `%sandbox use {entry.name}`."
                 )
-            await sandboxes.use(entry)
+            await registry.use(entry)
             return view(entry, context)
-    wanted = args.name or (record.name if record is not None and record.name not in sandboxes.names else None)
-    entry = sandboxes.add_new(sandboxes.check_new_name(wanted), session_id=session_id)
+    wanted = args.name or (record.name if record is not None and record.name not in registry.names else None)
+    entry = registry.add_new(registry.check_new_name(wanted), session_id=session_id)
     try:
         async with context.progress(f"Attaching to {session_id}") as progress:
             client = await entry.reach(progress.step)
             await client.health()
-        await sandboxes.use(entry)
+        await registry.use(entry)
     except SessionNotFoundError:
-        await sandboxes.discard(entry)
+        await registry.discard(entry)
         if record is not None:
-            await sandboxes.custody.forget(session_id)
+            await registry.keeper.forget(session_id)
         raise
     except BaseException:
-        await sandboxes.discard(entry)
+        await registry.discard(entry)
         raise
-    if record is not None and await sandboxes.custody.adopt(session_id):
+    if record is not None and await registry.keeper.adopt(session_id):
         client.ownership = Ownership.OWNED
         entry.keep, entry.created = record.keep, record.created
     if args.keep_alive:
@@ -124,12 +124,12 @@ async def attach(context: Context, args: argparse.Namespace) -> Answer:
 
 
 async def _own_record(context: Context, word: str) -> SessionRecord | None:
-    known = await context.sandboxes.custody.known()
+    known = await context.registry.keeper.known()
     exact = [record for record in known if record.session_id == word]
     named = [record for record in known if record.name == word and record.owner.liveness() is Liveness.DEAD]
     found = exact or named
     if len(found) > 1:
-        here = [record for record in found if record.notebook == context.sandboxes.custody.notebook]
+        here = [record for record in found if record.notebook == context.registry.notebook]
         if len(here) != 1:
             ids = ", ".join(record.session_id for record in found)
             raise UsageError(f"Several sessions are called {word!r}; give the id of one: {ids}.")
@@ -142,8 +142,8 @@ async def _own_record(context: Context, word: str) -> SessionRecord | None:
 @argument("--keep-alive", type=seconds, metavar="TIME", help="hold it that long even when nothing is run")
 async def use(context: Context, args: argparse.Namespace) -> Answer:
     """Make another sandbox the current one."""
-    entry = context.sandboxes.find(args.name)
-    await context.sandboxes.use(entry)
+    entry = context.registry.find(args.name)
+    await context.registry.use(entry)
     if args.keep_alive:
         await entry.reach(lambda step: None)
         entry.keep_alive(args.keep_alive)
@@ -153,7 +153,7 @@ async def use(context: Context, args: argparse.Namespace) -> Answer:
 @command("list")
 async def list_(context: Context, args: argparse.Namespace) -> Answer:
     """List the sandboxes of this notebook, and the sessions that it kept earlier."""
-    views = tuple(view(entry, context) for entry in context.sandboxes)
+    views = tuple(view(entry, context) for entry in context.registry)
     return SandboxTable(sandboxes=views, kept=tuple(await kept_before(context)))
 
 
@@ -161,7 +161,7 @@ async def list_(context: Context, args: argparse.Namespace) -> Answer:
 @argument("name", nargs="?", metavar="NAME", help="a sandbox's name; default the current one")
 async def info(context: Context, args: argparse.Namespace) -> Answer:
     """Show one sandbox, after asking whether it is still there."""
-    entry = context.sandboxes.find(args.name)
+    entry = context.registry.find(args.name)
     if entry.session_id is not None:
         client = await entry.reach(lambda step: None)
         await client.health()
@@ -172,17 +172,16 @@ async def info(context: Context, args: argparse.Namespace) -> Answer:
 @argument("name", nargs="?", metavar="NAME", help="a sandbox's name; default the current one")
 async def detach(context: Context, args: argparse.Namespace) -> Answer:
     """Give a sandbox up without deleting it. What runs in it goes on; `attach` finds it again by its id or name."""
-    entry = context.sandboxes.find(args.name)
+    entry = context.registry.find(args.name)
     session_id = entry.session_id
     if session_id is None or entry.sandbox is None:
         raise UsageError(f"Sandbox {entry.name!r} has no session yet; there is nothing to detach from.")
-    custody = context.sandboxes.custody
     ours = entry.ownership is Ownership.OWNED
     if ours:
         nobody = ProcessIdentity(pid=-1, started="released", host=ProcessIdentity.current().host)
-        await custody.note(session_id, keep=True, owner=nobody, last_used=time.time())
+        await context.registry.keeper.note(session_id, keep=True, owner=nobody, last_used=time.time())
     entry.sandbox.detach()
-    await context.sandboxes.remove(entry)
+    await context.registry.remove(entry)
     await entry.sandbox.close()
     again = f"`%sandbox attach {entry.name if ours else session_id}` finds it again"
     return Done(
@@ -201,12 +200,12 @@ async def detach(context: Context, args: argparse.Namespace) -> Answer:
 @argument("--force", action="store_true", help="delete also a session that somebody else made")
 async def stop(context: Context, args: argparse.Namespace) -> Answer:
     """Delete a sandbox's session, with everything in it."""
-    sandboxes = context.sandboxes
+    registry = context.registry
     if args.all and args.name:
         raise UsageError("%sandbox stop: give a name or --all, not both.")
     if args.all:
         done, errors = [], []
-        for entry in sandboxes:
+        for entry in registry:
             try:
                 done.append(await _stop(context, entry, force=args.force, all_of_them=True))
             except AgentCubeError as error:
@@ -214,7 +213,7 @@ async def stop(context: Context, args: argparse.Namespace) -> Answer:
         if errors:
             raise errors[0]
         return Several(done=tuple(done))
-    return await _stop(context, sandboxes.find(args.name), force=args.force)
+    return await _stop(context, registry.find(args.name), force=args.force)
 
 
 async def _stop(context: Context, entry: Entry, *, force: bool, all_of_them: bool = False) -> Done:
@@ -226,15 +225,15 @@ async def _stop(context: Context, entry: Entry, *, force: bool, all_of_them: boo
                 f"leaves it alone; `%sandbox stop {entry.name} --force` deletes it all the same."
             )
         assert sandbox is not None
-        await context.sandboxes.remove(entry)
+        await context.registry.remove(entry)
         await sandbox.close()
         return Done(said="Detached from", name=entry.name, session_id=session_id)
     if sandbox is not None:
         async with context.progress(f"Stopping {entry.name}"):
             await sandbox.stop(force=force)
     if session_id is not None:
-        await context.sandboxes.custody.forget(session_id)
-    await context.sandboxes.remove(entry)
+        await context.registry.keeper.forget(session_id)
+    await context.registry.remove(entry)
     return Done(said="Stopped", name=entry.name, session_id=session_id)
 
 
@@ -258,7 +257,7 @@ async def restart(context: Context, args: argparse.Namespace) -> Answer:
 @argument("name", nargs="?", metavar="NAME", help="a sandbox's name; default the current one")
 async def interrupt(context: Context, args: argparse.Namespace) -> Answer:
     """Interrupt what runs in a sandbox, a cell of another notebook too."""
-    entry = context.sandboxes.find(args.name)
+    entry = context.registry.find(args.name)
     if entry.session_id is None:
         raise UsageError(f"Nothing runs in sandbox {entry.name!r}: it has no session yet.")
     sandbox = await entry.open(lambda step: None)

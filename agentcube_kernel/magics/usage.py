@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
+import contextlib
 import keyword
 from typing import TYPE_CHECKING
 
 from IPython.core.error import UsageError as IPythonUsageError
 
-from ..errors import AgentCubeError, SandboxError
+from ..errors import AgentCubeError, SandboxError, SandboxNameError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterator, Sequence
 
 
 class UsageError(AgentCubeError, IPythonUsageError):
@@ -19,6 +19,15 @@ class UsageError(AgentCubeError, IPythonUsageError):
 
     def _render_traceback_(self) -> list[str]:
         return [f"UsageError: {self}"]
+
+
+@contextlib.contextmanager
+def names_as_usage() -> Iterator[None]:
+    """Turn a wrong name of a sandbox into the mistake in a line that it is here."""
+    try:
+        yield
+    except SandboxNameError as error:
+        raise UsageError(str(error)) from None
 
 
 class RemoteCellError(SandboxError):
@@ -46,9 +55,3 @@ def remote_error(
         ename if usable else "RemoteCellError", (RemoteCellError,), {"__module__": __name__}
     )
     return kind(ename=ename, evalue=evalue, traceback=traceback, session_id=session_id)
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint at the nearest known word, or an empty text."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f" Did you mean {near[0]!r}?" if near else ""

@@ -52,7 +52,7 @@ async def push(context: Context, args: argparse.Namespace) -> Answer:
     Plain data, NumPy arrays and pandas frames travel in formats that carry no code. All are sent or none.
     """
     names = _names(args.names)
-    source = context.host.variables
+    source = context.variables
     entries = [await context.default(name) for name in args.to or [None]]
     async with context.progress(f"Pushing {', '.join(names)}") as progress:
         targets = [SandboxVariables(entry, progress.step) for entry in entries]
@@ -77,7 +77,7 @@ async def pull(context: Context, args: argparse.Namespace) -> Answer:
     Plain data, NumPy arrays and pandas frames travel in formats that carry no code. All are sent or none.
     """
     names = _names(args.names)
-    target = context.host.variables
+    target = context.variables
     entry = await context.default(args.source)
     if args.pickle and not isinstance(target, SandboxVariables):
         context.note(PICKLE_WARNING)

@@ -14,14 +14,15 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import ResponseError, SandboxError
+from ..text import did_you_mean
 from . import codec
-from .usage import UsageError, did_you_mean
+from .usage import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 
+    from ..registry.entry import Entry
     from ..sandbox import AsyncSandbox
-    from .sandboxes import Entry
 
     Progress = Callable[[int, int | None], object]
 
@@ -116,7 +117,7 @@ class LocalVariables:
 class SandboxVariables:
     """The namespace of a sandbox's interpreter."""
 
-    def __init__(self, entry: Entry, on_step: Callable[[str], None]) -> None:
+    def __init__(self, entry: Entry, on_step: Callable[[str], None] = lambda step: None) -> None:
         self.title = f"sandbox {entry.name}"
         self._entry = entry
         self._on_step = on_step

@@ -25,7 +25,9 @@ from .process_identity import Liveness, ProcessIdentity
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-SCHEMA_VERSION = 1
+    from ..wire.endpoints import Kind
+
+SCHEMA_VERSION = 2
 
 _SCHEMA = """
 CREATE TABLE sessions (
@@ -33,6 +35,7 @@ CREATE TABLE sessions (
     workload_manager_url TEXT,
     router_url TEXT,
     embedded INTEGER NOT NULL,
+    kind TEXT NOT NULL,
     namespace TEXT NOT NULL,
     interpreter TEXT NOT NULL,
     owner_pid INTEGER NOT NULL,
@@ -50,12 +53,39 @@ CREATE TABLE kernels (
     session_id TEXT NOT NULL,
     endpoint TEXT NOT NULL,
     guest TEXT,
-    client_id TEXT,
     ended TEXT,
     pid INTEGER NOT NULL,
     updated REAL NOT NULL
 );
+CREATE TABLE creations (
+    creation_id TEXT PRIMARY KEY,
+    server_url TEXT,
+    namespace TEXT NOT NULL,
+    interpreter TEXT NOT NULL,
+    owner_pid INTEGER NOT NULL,
+    owner_started TEXT NOT NULL,
+    owner_host TEXT NOT NULL,
+    begun REAL NOT NULL
+);
 """
+
+# From one version to the next, in the order of the versions.
+_MIGRATIONS = {
+    1: """
+ALTER TABLE sessions ADD COLUMN kind TEXT NOT NULL DEFAULT 'code-interpreter';
+CREATE TABLE kernels_2 (
+    connection_file TEXT PRIMARY KEY, session_id TEXT NOT NULL, endpoint TEXT NOT NULL, guest TEXT, ended TEXT,
+    pid INTEGER NOT NULL, updated REAL NOT NULL
+);
+INSERT INTO kernels_2 SELECT connection_file, session_id, endpoint, guest, ended, pid, updated FROM kernels;
+DROP TABLE kernels;
+ALTER TABLE kernels_2 RENAME TO kernels;
+CREATE TABLE creations (
+    creation_id TEXT PRIMARY KEY, server_url TEXT, namespace TEXT NOT NULL, interpreter TEXT NOT NULL,
+    owner_pid INTEGER NOT NULL, owner_started TEXT NOT NULL, owner_host TEXT NOT NULL, begun REAL NOT NULL
+)
+""",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +100,7 @@ class SessionRecord:
     workload_manager_url: str | None = None
     router_url: str | None = None
     embedded: bool = False
+    kind: Kind = "code-interpreter"
     namespace: str = "default"
     interpreter: str = ""
     owner: ProcessIdentity
@@ -89,8 +120,20 @@ class SessionRecord:
 
     @property
     def orphaned(self) -> bool:
-        """Whether nobody is left who would delete it: its owner is surely dead, and it was not to be kept."""
+        """True when its owner is known to be dead and it is not marked to be kept."""
         return not self.keep and self.owner.liveness() is Liveness.DEAD
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreationRecord:
+    """A session that is being created: nobody knows its id yet. `begun` is in seconds since the epoch."""
+
+    creation_id: str
+    server_url: str | None
+    namespace: str
+    interpreter: str
+    owner: ProcessIdentity
+    begun: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +148,6 @@ class KernelRecord:
     session_id: str
     endpoint: str
     guest: dict[str, Any] | None = None
-    client_id: str | None = None
     ended: str | None = None
     pid: int
 
@@ -167,8 +209,8 @@ class Ledger:
     def adopt(self, session_id: str, *, owner: ProcessIdentity | None = None) -> bool:
         """Make `owner`, by default this process, the one to delete a session that its last owner left behind.
 
-        False when there is no such record, or when another living process owns the session: of several that
-        try, a reaper that is about to delete it among them, one gets it.
+        False when there is no such record, or when another living process owns the session. If several processes
+        try at once, exactly one succeeds, even against a reaper that is about to delete it.
         """
         owner = owner or ProcessIdentity.current()
         with self._transaction() as db:
@@ -195,6 +237,34 @@ class Ledger:
         with self._transaction() as db:
             db.execute("DELETE FROM sessions WHERE session_id = ?", (session_id,))
             db.execute("DELETE FROM kernels WHERE session_id = ?", (session_id,))
+
+    # Creations
+
+    def begin_creation(self, creation: CreationRecord) -> None:
+        """Write down that a session is being created, whose id nobody knows yet."""
+        row = {
+            "creation_id": creation.creation_id,
+            "server_url": _without_credentials(creation.server_url),
+            "namespace": creation.namespace,
+            "interpreter": creation.interpreter,
+            **_owner_row(creation.owner),
+            "begun": creation.begun,
+        }
+        with self._transaction() as db:
+            _put(db, "creations", row)
+
+    def end_creation(self, creation_id: str, session: SessionRecord | None) -> None:
+        """The creation has ended: in one step, its record goes and that of its session, if there is one, comes."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM creations WHERE creation_id = ?", (creation_id,))
+            if session is not None:
+                _put(db, "sessions", _session_row(session))
+
+    def creations(self) -> list[CreationRecord]:
+        """The creations that have not ended, oldest first."""
+        with self._transaction(write=False) as db:
+            rows = db.execute("SELECT * FROM creations ORDER BY begun").fetchall()
+        return [_creation(row) for row in rows]
 
     # Kernels
 
@@ -251,11 +321,15 @@ class Ledger:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("BEGIN IMMEDIATE")
         try:
-            if self._version(db) == 0:  # still: another process may have been quicker
-                for statement in _SCHEMA.split(";"):
-                    db.execute(statement)
-                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        finally:
+            version = self._version(db)  # again: another process may have been quicker
+            scripts = [_SCHEMA] if version == 0 else [_MIGRATIONS[v] for v in range(version, SCHEMA_VERSION)]
+            for statement in (statement for script in scripts for statement in script.split(";")):
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        except BaseException:
+            db.execute("ROLLBACK")
+            raise
+        else:
             db.execute("COMMIT")
 
     def _version(self, db: sqlite3.Connection) -> int:
@@ -325,11 +399,10 @@ def _session_row(session: SessionRecord) -> dict[str, str | int | float | None]:
         "workload_manager_url": _without_credentials(session.workload_manager_url),
         "router_url": _without_credentials(session.router_url),
         "embedded": int(session.embedded),
+        "kind": session.kind,
         "namespace": session.namespace,
         "interpreter": session.interpreter,
-        "owner_pid": session.owner.pid,
-        "owner_started": session.owner.started,
-        "owner_host": session.owner.host,
+        **_owner_row(session.owner),
         "connection_file": session.connection_file,
         "notebook": session.notebook,
         "name": session.name,
@@ -340,10 +413,21 @@ def _session_row(session: SessionRecord) -> dict[str, str | int | float | None]:
 
 
 def _session(row: sqlite3.Row) -> SessionRecord:
-    owner = ProcessIdentity(pid=int(row["owner_pid"]), started=row["owner_started"], host=row["owner_host"])
-    values: dict[str, Any] = {name: row[name] for name in row.keys() if not name.startswith("owner_")}  # noqa: SIM118 - a Row iterates over values
-    values |= {"embedded": bool(row["embedded"]), "keep": bool(row["keep"]), "owner": owner}
+    values = _values(row) | {"embedded": bool(row["embedded"]), "keep": bool(row["keep"])}
     return SessionRecord(**values)
+
+
+def _creation(row: sqlite3.Row) -> CreationRecord:
+    return CreationRecord(**_values(row))
+
+
+def _values(row: sqlite3.Row) -> dict[str, Any]:
+    owner = ProcessIdentity(pid=int(row["owner_pid"]), started=row["owner_started"], host=row["owner_host"])
+    return {"owner": owner} | {name: row[name] for name in row.keys() if not name.startswith("owner_")}  # noqa: SIM118 - a Row iterates over values
+
+
+def _owner_row(owner: ProcessIdentity) -> dict[str, str | int | float | None]:
+    return {"owner_pid": owner.pid, "owner_started": owner.started, "owner_host": owner.host}
 
 
 def _kernel(row: sqlite3.Row) -> KernelRecord:

@@ -1,4 +1,4 @@
-"""A stand-in for a kernel: it makes a session, writes it down, starts a reaper, and waits to be killed."""
+"""A stand-in for a kernel: it owns a session, and waits to be killed."""
 
 from __future__ import annotations
 
@@ -7,34 +7,47 @@ import json
 import os
 import sys
 
-from agentcube_kernel.sessions import reaper
+from agentcube_kernel.client.code_interpreter import AsyncCodeInterpreterClient
+from agentcube_kernel.sessions.creation import SessionNotes
+from agentcube_kernel.sessions.keeper import Keeper
 from agentcube_kernel.sessions.ledger import Ledger, SessionRecord
+from agentcube_kernel.sessions.reaper_address import ReaperAddress, state_path
 from agentcube_kernel.wire.control_plane import AsyncControlPlaneClient
 
 
-async def make_session() -> str:
-    """Create a session at the environment's WorkloadManager."""
+async def make_session(keeper: Keeper, notes: SessionNotes) -> str:
+    """Create a session that the reaper knows of, and leave it."""
+    client = AsyncCodeInterpreterClient(keeper=keeper, notes=notes)
+    await client.open()
+    session_id = client.detach()
+    await client.close()
+    return session_id
+
+
+async def make_without_reaper(notes: SessionNotes) -> str:
+    """Create a session that only the ledger knows of, as after a power loss."""
     async with AsyncControlPlaneClient() as client:
-        return await client.create_session()
+        session_id = await client.create_session()
+    url = os.environ["WORKLOAD_MANAGER_URL"]
+    Ledger().record(SessionRecord.new(session_id, workload_manager_url=url, **notes.to_dict()))
+    return session_id
 
 
 def main(connection_file: str | None, keep: bool, with_reaper: bool) -> None:
     """Make the session, say its id and the reaper's pid, and wait for a line."""
-    session_id = asyncio.run(make_session())
-    Ledger().record(
-        SessionRecord.new(
-            session_id,
-            workload_manager_url=os.environ["WORKLOAD_MANAGER_URL"],
-            connection_file=connection_file,
-            keep=keep,
-        )
-    )
-    handle = reaper.start(connection_file=connection_file) if with_reaper else None
-    sys.stdout.write(json.dumps([session_id, None if handle is None else handle.pid]) + "\n")
+    keeper = Keeper(connection_file=connection_file)
+    notes = SessionNotes(connection_file=connection_file, keep=keep)
+    reaper = None
+    if with_reaper:
+        session_id = asyncio.run(make_session(keeper, notes))
+        reaper = ReaperAddress.read(state_path(keeper.ledger.path))
+    else:
+        session_id = asyncio.run(make_without_reaper(notes))
+    sys.stdout.write(json.dumps([session_id, None if reaper is None else reaper.pid]) + "\n")
     sys.stdout.flush()
     command = sys.stdin.readline().strip()
-    if handle is not None and command:
-        handle.close(takeover=command == "takeover")
+    if command:
+        keeper.close(takeover=command == "takeover")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from agentcube_kernel.errors import LedgerCorruptError, LedgerError, LedgerLockedError, LedgerVersionError
-from agentcube_kernel.sessions.ledger import KernelRecord, Ledger, SessionRecord
+from agentcube_kernel.sessions.ledger import CreationRecord, KernelRecord, Ledger, SessionRecord
 from agentcube_kernel.sessions.process_identity import Liveness, ProcessIdentity
 
 
@@ -60,7 +60,6 @@ def test_a_kernel_record_comes_back_as_it_was_written(ledger: Ledger) -> None:
         session_id="s-1",
         endpoint="http://router",
         guest={"pid": 3, "generation": "g"},
-        client_id="c",
         pid=7,
     )
     ledger.put_kernel(record)
@@ -68,6 +67,51 @@ def test_a_kernel_record_comes_back_as_it_was_written(ledger: Ledger) -> None:
     assert ledger.get_kernel("/run/k.json") == replace(record, ended="restart")
     ledger.delete_kernel("/run/k.json")
     assert ledger.get_kernel("/run/k.json") is None
+
+
+def test_a_creation_becomes_a_session_in_one_step(ledger: Ledger) -> None:
+    """What is being created is written down before its id is known, and gives way to the session's record."""
+    creation = CreationRecord(
+        creation_id="c-1",
+        server_url="http://wm:8080",
+        namespace="team",
+        interpreter="big",
+        owner=ProcessIdentity.current(),
+        begun=1.5,
+    )
+    ledger.begin_creation(creation)
+    ledger.begin_creation(replace(creation, creation_id="c-2"))
+    assert ledger.creations() == [creation, replace(creation, creation_id="c-2")]
+    ledger.end_creation("c-1", SessionRecord.new("s-1"))
+    ledger.end_creation("c-2", None)
+    assert ledger.creations() == []
+    assert [session.session_id for session in ledger.sessions()] == ["s-1"]
+
+
+def test_a_ledger_of_the_first_version_is_brought_up_to_date(ledger: Ledger) -> None:
+    """Sessions and kernels that an older version wrote are found again."""
+    ledger.path.parent.mkdir()
+    old = sqlite3.connect(ledger.path)
+    old.executescript(
+        """
+        CREATE TABLE sessions (session_id TEXT PRIMARY KEY, workload_manager_url TEXT, router_url TEXT,
+            embedded INTEGER NOT NULL, namespace TEXT NOT NULL, interpreter TEXT NOT NULL, owner_pid INTEGER NOT NULL,
+            owner_started TEXT NOT NULL, owner_host TEXT NOT NULL, connection_file TEXT, notebook TEXT, name TEXT,
+            keep INTEGER NOT NULL, created REAL NOT NULL, last_used REAL NOT NULL);
+        CREATE TABLE kernels (connection_file TEXT PRIMARY KEY, session_id TEXT NOT NULL, endpoint TEXT NOT NULL,
+            guest TEXT, client_id TEXT, ended TEXT, pid INTEGER NOT NULL, updated REAL NOT NULL);
+        INSERT INTO sessions VALUES ('s-1', NULL, NULL, 0, 'ns', 'i', 1, '', 'h', NULL, NULL, 'a', 1, 1.0, 2.0);
+        INSERT INTO kernels VALUES ('k.json', 's-1', 'http://r', '{"pid": 3}', 'c', NULL, 7, 1.0);
+        PRAGMA user_version = 1;
+        """
+    )
+    old.close()
+    (session,) = ledger.sessions()
+    assert (session.name, session.keep, session.kind) == ("a", True, "code-interpreter")
+    assert ledger.get_kernel("k.json") == KernelRecord(
+        connection_file="k.json", session_id="s-1", endpoint="http://r", guest={"pid": 3}, pid=7
+    )
+    assert ledger.creations() == []
 
 
 def test_forgetting_a_session_forgets_its_kernels(ledger: Ledger) -> None:

@@ -1,4 +1,4 @@
-"""Where a `%sandbox` line was typed: what it can show there, and what "here" means for variables."""
+"""The front end of one cell: what can be shown to its user, and asked."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from .variables import Variables
-
 
 class Host(Protocol):
-    """The front end of one cell, as seen from the event loop that the command runs on."""
+    """The front end of one cell, as seen from the event loop."""
 
-    quiet: bool
-    """Whether passing progress should not be shown, since outputs are compared or nobody looks."""
     allow_stdin: bool
+
+    @property
+    def quiet(self) -> bool:
+        """True where passing progress should not be shown, since outputs are compared or nobody looks."""
 
     def publish(
         self,
@@ -32,7 +32,3 @@ class Host(Protocol):
 
     async def ask(self, prompt: str, *, password: bool = False) -> str | None:
         """Ask the user for a line; None is end of file."""
-
-    @property
-    def variables(self) -> Variables:
-        """The variables of plain cells: this process's own in IPython, the current sandbox's in the kernel."""

@@ -1,4 +1,4 @@
-"""Progress of one operation: nothing at first, then one line that is updated, and at last one quiet line."""
+"""Progress of one operation: nothing at first, then one line that is updated and ends as one quiet line."""
 
 from __future__ import annotations
 
@@ -24,17 +24,30 @@ METADATA = "agentcube_progress"
 
 
 class Progress:
-    """Shows how far an operation is, when it takes longer than a second and somebody looks.
+    """Shows how far an operation is, when it takes longer than a moment and somebody looks.
 
     ::
 
         async with context.progress("Uploading model.bin") as progress:
             await client.upload_file(..., progress=progress.bytes)
+
+    `patience` is how many seconds nothing is shown. At its end the line is `done` or `failed` where these are given,
+    else the title.
     """
 
-    def __init__(self, host: Host, title: str) -> None:
+    def __init__(
+        self,
+        host: Host,
+        title: str,
+        *,
+        patience: float = QUIET_SECONDS,
+        done: str | None = None,
+        failed: str | None = None,
+    ) -> None:
         self._host = host
         self._title = title
+        self._patience = patience
+        self._outcomes = (done, failed)
         self._step = ""
         self._done = 0
         self._total: int | None = None
@@ -55,11 +68,14 @@ class Progress:
             self._ticker.cancel()
             await asyncio.wait({self._ticker})
         if self._shown:
-            ended = (
-                "" if error is None else ": interrupted" if not isinstance(error, Exception) else ": failed"
-            )
             moved = f", {size(self._done)}" if self._done else ""
-            self._show(f"{self._title}{ended} ({self._elapsed():.0f} s{moved})", final=True)
+            self._show(f"{self._outcome(error)} ({self._elapsed():.0f} s{moved})", final=True)
+
+    def _outcome(self, error: BaseException | None) -> str:
+        done, failed = self._outcomes
+        if error is None:
+            return done or self._title
+        return failed or f"{self._title}: {'failed' if isinstance(error, Exception) else 'interrupted'}"
 
     def title(self, text: str) -> None:
         """Go over to the next of several things."""
@@ -82,7 +98,7 @@ class Progress:
         self._done, self._total = done, total
 
     async def _tick(self) -> None:
-        await asyncio.sleep(QUIET_SECONDS)
+        await asyncio.sleep(self._patience)
         while True:
             self._show(self._line())
             await asyncio.sleep(REFRESH_SECONDS)
