@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..channel.protocol import Event
+    from ..channel.trust import Trust
     from ..client.code_interpreter import AsyncCodeInterpreterClient
     from ..kernel.lifecycle import Lifecycle
     from ..sandbox import AsyncSandbox
@@ -59,10 +60,10 @@ class HomeEntry(Entry):
             await self.open(on_step)
         return await super().reach(on_step)
 
-    async def set_trusted(self, trusted: bool) -> None:
+    async def set_trust(self, trust: Trust) -> None:
         if self.sandbox is None:
             await self.open(lambda step: None)
-        await super().set_trusted(trusted)
+        await super().set_trust(trust)
 
     def forget(self) -> None:
         """The session is given up; the next cell makes another."""

@@ -9,6 +9,7 @@ import re
 import time
 from typing import TYPE_CHECKING, Any
 
+from ..channel.trust import Trust
 from ..config import Settings
 from ..errors import AgentCubeError, SessionNotFoundError
 from ..results import Ownership
@@ -74,14 +75,14 @@ class Entry:
         return "new" if self.sandbox is None else self.sandbox.state.value
 
     @property
-    def trusted(self) -> bool:
-        """Whether its output may run scripts and widgets in the user's browser."""
-        return self.sandbox is None or self.sandbox.trusted
+    def trust(self) -> Trust:
+        """What its output may do in the user's front end."""
+        return Trust.ON if self.sandbox is None else self.sandbox.trust
 
-    async def set_trusted(self, trusted: bool) -> None:
-        """Set `trusted`, for cells that run from now on."""
+    async def set_trust(self, trust: Trust) -> None:
+        """Set `trust`, for output from now on."""
         assert self.sandbox is not None
-        self.sandbox.trusted = trusted
+        self.sandbox.trust = trust
 
     async def open(self, on_step: Callable[[str], None]) -> AsyncSandbox:
         """The sandbox, ready to run cells. Raises what `AsyncSandbox.open` raises."""

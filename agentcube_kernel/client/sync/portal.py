@@ -16,7 +16,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from ...errors import AgentCubeError, ClientStateError
+from ...errors import ClientStateError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
@@ -26,7 +26,6 @@ T = TypeVar("T")
 # How long a call that was interrupted may take to tidy up before the interrupt goes on without it.
 _GRACE = 5.0
 _EXIT_GRACE = 5.0
-_INTERRUPTS = 10
 # Locks cannot be interrupted on Windows; waiting in short steps lets Ctrl-C through.
 _TICK: Final = 0.1 if sys.platform == "win32" else None
 
@@ -58,10 +57,6 @@ class _Job(Generic[T]):
                 if self._future.done():
                     raise
 
-    def ended(self, timeout: float) -> bool:
-        """Wait for the end for so many seconds, and say whether it came."""
-        return self._ended.wait(timeout)
-
     def cancel(self) -> None:
         """Cancel the call if it has not ended, and wait for its end for a few seconds."""
         if not self._future.done() and self._future.cancel():
@@ -77,14 +72,11 @@ class Portal:
         self._thread = threading.Thread(target=self._run_loop, name="agentcube-portal", daemon=True)
         self._thread.start()
 
-    def run(
-        self, call: Callable[[], Awaitable[T]], *, on_interrupt: Callable[[], Awaitable[None]] | None = None
-    ) -> T:
+    def run(self, call: Callable[[], Awaitable[T]]) -> T:
         """Await `call()` on the loop and return its result, with the caller's context variables.
 
         When the wait is interrupted, by Ctrl-C for example, the call is cancelled and given a few seconds to end
-        before the interrupt goes on. With `on_interrupt` that is awaited first, as often as it takes to make the
-        call end by itself.
+        before the interrupt goes on.
 
         Raises:
             ClientStateError: called on the loop's own thread, which would wait for itself.
@@ -92,11 +84,6 @@ class Portal:
         job = self._start(call)
         try:
             return job.wait()
-        except KeyboardInterrupt:
-            if on_interrupt is not None:
-                self._interrupt(job, on_interrupt)
-            job.cancel()
-            raise
         except BaseException:
             job.cancel()
             raise
@@ -157,15 +144,6 @@ class Portal:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=1.0)
-
-    def _interrupt(self, job: _Job[T], interrupt: Callable[[], Awaitable[None]]) -> None:
-        for _ in range(_INTERRUPTS):
-            attempt = self._start(interrupt)
-            with contextlib.suppress(AgentCubeError):
-                attempt.wait()
-            # An interrupt that came before what it was meant for has started has hit nothing.
-            if job.ended(0.5):
-                return
 
     def _start(self, call: Callable[[], Awaitable[T]]) -> _Job[T]:
         if threading.current_thread() is self._thread:
