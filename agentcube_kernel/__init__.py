@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from .channel.cell_result import (
         CellResult,
     )
+    from .channel.cell_run import (
+        CellRun,
+    )
+    from .channel.trust import (
+        Trust,
+    )
     from .client.agent_data_plane import (
         AsyncAgentRuntimeDataPlaneClient,
         Invocation,
@@ -98,6 +104,9 @@ if TYPE_CHECKING:
         AsyncSandbox,
         SandboxState,
     )
+    from .sync_cell_run import (
+        SyncCellRun,
+    )
     from .sync_sandbox import (
         Sandbox,
     )
@@ -127,6 +136,7 @@ __all__ = [
     "AuthenticationError",
     "AuthProvider",
     "CellResult",
+    "CellRun",
     "CellTimeoutError",
     "ClientStateError",
     "CodeInterpreterClient",
@@ -181,15 +191,19 @@ __all__ = [
     "SessionLeakWarning",
     "SessionNotFoundError",
     "Settings",
+    "SyncCellRun",
     "TokenAuth",
     "TokenFileAuth",
     "TransferError",
     "Transferred",
+    "Trust",
 ]
 
 # Where each name lives. The type checker's imports above say the same; a test compares the two.
 _HOMES = {
     "channel.cell_result": ("CellResult",),
+    "channel.cell_run": ("CellRun",),
+    "channel.trust": ("Trust",),
     "client.agent_data_plane": (
         "AsyncAgentRuntimeDataPlaneClient",
         "Invocation",
@@ -269,6 +283,7 @@ _HOMES = {
         "AsyncSandbox",
         "SandboxState",
     ),
+    "sync_cell_run": ("SyncCellRun",),
     "sync_sandbox": ("Sandbox",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -41,7 +41,7 @@
         ├── GuestStartError
         ├── GuestLostError
         ├── SandboxUnreachableError
-        ├── CellTimeoutError (TimeoutError)  .timeout  .events
+        ├── CellTimeoutError (TimeoutError)  .timeout  .started  .events
         └── SandboxBusyError
 
 A message says what happened and what to do; everything a program may want to decide on is an attribute.
@@ -347,18 +347,23 @@ class SandboxUnreachableError(SandboxError):
 
 
 class CellTimeoutError(SandboxError, TimeoutError):
-    """A cell did not end within `timeout` (seconds). `events` is what it had put out until then."""
+    """A cell did not begin or end in time.
+
+    `timeout` is the limit in seconds, `started` whether the cell had begun, `events` what it had put out until then.
+    """
 
     def __init__(
         self,
         message: str,
         *,
         timeout: float,
+        started: bool = True,
         events: tuple[Any, ...] = (),
         session_id: str | None = None,
     ) -> None:
         super().__init__(message, session_id=session_id)
         self.timeout = timeout
+        self.started = started
         self.events = events
 
     def __reduce__(self) -> tuple[Any, ...]:

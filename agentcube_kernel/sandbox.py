@@ -16,15 +16,16 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from .channel.cell_result import CellResult, result_of
-from .channel.channel import Channel, comm_task
-from .channel.policy import restrain
+from .channel.cell_run import CellRun
+from .channel.cell_wait import check_limits, wait_for_cell
+from .channel.channel import Channel, cell_task, comm_task
 from .channel.relay import FOLDER, GuestRef
-from .channel.shell_cells import shell_command, stream_shell_cell
+from .channel.shell_cells import shell_command, start_shell_cell
+from .channel.trust import Trust
 from .errors import (
     AgentCubeError,
-    CellTimeoutError,
+    ArgumentTypeError,
     ClientStateError,
-    ExchangeError,
     GuestLostError,
     GuestStartError,
     SessionNotFoundError,
@@ -38,11 +39,11 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from .channel.cell_stream import CellStream
     from .channel.protocol import Event
+    from .channel.recovery import Recovery
     from .client.code_interpreter import AsyncCodeInterpreterClient
 
-_INTERRUPT_PATIENCE = 10.0
+_SHUT_DOWN_PATIENCE = 10.0
 
 
 class SandboxState(Enum):
@@ -132,8 +133,8 @@ class AsyncSandbox:
         """Of the latest cell that was counted."""
         self.last_used: float | None = None
         """When the interpreter was last asked for something, in seconds since the epoch."""
-        self.trusted = True
-        """Whether its output may do in a browser what the output of local code may; see `channel/policy.py`."""
+        self.trust = Trust.ON
+        """What its output may do in a front end, from the next output on."""
         self._new_client = new_client
         self._take_over = guest
         self._env = dict(env or {})
@@ -141,8 +142,8 @@ class AsyncSandbox:
         self.on_notice = on_notice
         self._channel: Channel | None = None
         self._opening: asyncio.Task[None] | None = None
-        self._recovery: CellStream | None = None
-        self._open_cells: dict[str, None] = {}
+        self._recovery: Recovery | None = None
+        self._runs: dict[str, CellRun] = {}
         self._lost: Exception | None = None
         self._fresh_guest_needed = True
         self._closed = False
@@ -186,7 +187,7 @@ class AsyncSandbox:
             return SandboxState.LOST
         if self._fresh_guest_needed:
             return SandboxState.NEW
-        return SandboxState.BUSY if self._open_cells else SandboxState.READY
+        return SandboxState.BUSY if self._runs else SandboxState.READY
 
     # Opening.
 
@@ -217,8 +218,10 @@ class AsyncSandbox:
                 _DataPlaneRunner(self.client),
                 client_id=self.client_id,
                 session_id=self.session_id,
-                on_background=self._background,
-                on_notice=self._notice,
+                trust=lambda: self.trust,
+                on_background=lambda event: self.on_background and self.on_background(event),
+                on_notice=lambda text: self.on_notice and self.on_notice(text),
+                on_loss=self._note,
                 env=self._env,
             )
         try:
@@ -234,14 +237,13 @@ class AsyncSandbox:
             await channel.start()
             return
         try:
-            hello = await channel.take_over(ref)
+            self._recovery = await channel.take_over(ref)
         except GuestLostError:
             self._take_over = None  # said once; the next call starts a fresh interpreter
             raise
         self._take_over = None
         self.client_id = ref.client_id
-        self._recovery, unfinished = channel.recover(hello)
-        self.recovered = [RecoveredCell(id=name) for name in unfinished]
+        self.recovered = [RecoveredCell(id=name) for name in self._recovery.unfinished]
 
     async def _replace_session(self, lost: SessionNotFoundError) -> None:
         if self._new_client is None or self.ownership is not Ownership.OWNED:
@@ -258,18 +260,6 @@ class AsyncSandbox:
         if isinstance(exc, SessionNotFoundError | GuestLostError):
             self._lost, self._fresh_guest_needed = exc, True
 
-    def _background(self, event: Event) -> None:
-        admitted = self._admit(event)
-        if self.on_background is not None and admitted is not None:
-            self.on_background(admitted)
-
-    def _admit(self, event: Event) -> Event | None:
-        return event if self.trusted else restrain(event)
-
-    def _notice(self, text: str) -> None:
-        if self.on_notice is not None:
-            self.on_notice(text)
-
     @contextlib.asynccontextmanager
     async def _ready(self) -> AsyncIterator[Channel]:
         await self.open()
@@ -277,13 +267,61 @@ class AsyncSandbox:
         self.last_used = time.time()
         try:
             yield self._channel
-        except (ExchangeError, GuestLostError) as exc:
-            self._note(exc)
-            raise
         finally:
             self.last_used = time.time()
 
     # Cells.
+
+    async def start_cell(
+        self,
+        code: str,
+        *,
+        silent: bool = False,
+        store_history: bool = True,
+        user_expressions: Mapping[str, str] | None = None,
+        allow_stdin: bool = False,
+        cell_id: str | None = None,
+    ) -> CellRun:
+        """Hand a cell to the sandbox and return it as a handle; it runs when those before it have ended.
+
+        With `allow_stdin` the cell may put questions, as events of type `input_request` that `CellRun.answer` answers.
+        Where there is no python3 that would do, cells that are all shell run as plain commands. A cancelled call has
+        not started the cell.
+
+        Raises:
+            ArgumentTypeError: `code` is no str.
+            AgentCubeError: whatever `open` raises; the cell did not run.
+        """
+        if not isinstance(code, str):
+            raise ArgumentTypeError(f"code must be a str, not {type(code).__name__}.", name="code")
+        cell_id = cell_id or uuid.uuid4().hex
+        try:
+            async with self._ready() as channel:
+                task = cell_task(
+                    cell_id,
+                    well_formed(code),
+                    silent=silent,
+                    store_history=store_history,
+                    user_expressions=user_expressions or {},
+                    allow_stdin=allow_stdin,
+                )
+                run = CellRun(channel.submit(task), channel, silent=silent)
+        except GuestStartError:
+            command = shell_command(code)
+            if command is None or self.client.closed:
+                raise
+            # There is no python3 in this sandbox that would do, but a shell is.
+            run = start_shell_cell(self.client.data_plane, command, cell_id, silent=silent)
+        self._runs[cell_id] = run
+        run.on_change = self._follow
+        return run
+
+    def _follow(self, run: CellRun) -> None:
+        if run.count:  # a shell cell is not counted
+            self.execution_count = run.count
+        if run.ended or run.left:
+            self._runs.pop(run.id, None)
+        self.last_used = time.time()
 
     async def stream_cell(
         self,
@@ -295,114 +333,75 @@ class AsyncSandbox:
         user_expressions: Mapping[str, str] | None = None,
         allow_stdin: bool = False,
     ) -> AsyncGenerator[Event, None]:
-        """Run a cell and yield its events as they happen, each once and in order; the last is `execute_reply`.
+        """Run a cell and yield its events as they happen: `start_cell` for a loop that only reads.
 
-        Iterate inside `contextlib.aclosing`. Leaving early does not stop the cell: it goes on, and what it still puts
-        out is background output; `interrupt` stops it. With `allow_stdin` the cell may put questions, as events of
-        type `input_request` that `send_input` answers.
-
-        Raises:
-            SessionNotFoundError, GuestLostError: the cell did not run, or was cut short; the message says what is lost.
-            SandboxUnreachableError: no contact; the cell may be running on.
-            AgentCubeError: whatever `open` raises; then the cell did not run.
+        Iterate inside `contextlib.aclosing`. Leaving early does not stop the cell: it runs on, and what it still puts
+        out is background output. Raises what `start_cell` and `CellRun.events` raise.
         """
-        cell_id = cell_id or uuid.uuid4().hex
-        task = {
-            "id": cell_id,
-            "kind": "cell",
-            "code": well_formed(code),
-            "silent": silent,
-            "store_history": store_history,
-            "user_expressions": dict(user_expressions or {}),
-            "allow_stdin": allow_stdin,
-        }
+        run = await self.start_cell(
+            code,
+            cell_id=cell_id,
+            silent=silent,
+            store_history=store_history,
+            user_expressions=user_expressions,
+            allow_stdin=allow_stdin,
+        )
         try:
-            await self.open()
-        except GuestStartError:
-            command = shell_command(code)
-            if command is None or self.client.closed:
-                raise
-            # There is no python3 in this sandbox that would do, but a shell is.
-            async for event in stream_shell_cell(self.client.data_plane, command, cell_id):
-                yield event
-            return
-        self._open_cells[cell_id] = None
-        try:
-            async with self._ready() as channel, aclosing(channel.submit(task).events()) as events:
+            async with aclosing(run.events()) as events:
                 async for event in events:
-                    if event.type in ("execute_input", "execute_reply"):
-                        self.execution_count = max(0, event.content["execution_count"])
-                    if (admitted := self._admit(event)) is not None:
-                        yield admitted
+                    yield event
         finally:
-            self._open_cells.pop(cell_id, None)
+            run.leave()
 
     async def run_cell(
         self,
         code: str,
         *,
         timeout: float | None = None,
+        queue_timeout: float | None = None,
         on_event: Callable[[Event], None] | None = None,
         silent: bool = False,
         store_history: bool = True,
         user_expressions: Mapping[str, str] | None = None,
+        on_cancel: str = "interrupt",
     ) -> CellResult:
         """Run a cell to its end; an exception in it is a result with `status` `error`, not an exception here.
 
-        After `timeout` seconds the cell is interrupted and `CellTimeoutError` raised, whose `events` are what it had
-        put out. A cancelled call leaves the cell running; see `stream_cell` for the rest.
-        """
-        events: list[Event] = []
-        cell_id = uuid.uuid4().hex
+        A cancelled call hands an interrupt over to the sandbox, for at most 3 seconds, and does not wait for the
+        cell's end; with `on_cancel="leave"` the cell runs on.
 
-        async def collect() -> None:
-            stream = self.stream_cell(
-                code,
-                cell_id=cell_id,
-                silent=silent,
-                store_history=store_history,
-                user_expressions=user_expressions,
-            )
-            async with aclosing(stream):
-                async for event in stream:
-                    events.append(event)
+        Args:
+            timeout: seconds from the cell's beginning, after which it is interrupted.
+            queue_timeout: seconds that it may wait behind other cells, after which it is taken out of the queue.
+            on_event: called with each event as it comes.
+
+        Raises:
+            CellTimeoutError: it took too long; `started` says whether it had begun, `events` is what it had put out.
+            ConfigurationError: a wrong `timeout`, `queue_timeout` or `on_cancel`; nothing was run.
+            AgentCubeError: what `start_cell` and `CellRun.events` raise.
+        """
+        check_limits(timeout, queue_timeout, on_cancel)
+        run = await self.start_cell(
+            code, silent=silent, store_history=store_history, user_expressions=user_expressions
+        )
+        seen: list[Event] = []
+
+        async def read() -> CellResult:
+            async with aclosing(run.events()) as events:
+                async for event in events:
+                    seen.append(event)
                     if on_event is not None:
                         on_event(event)
+            return result_of(seen)
 
-        if timeout is None:
-            await collect()
-            return result_of(events)
-        with contextlib.suppress(GuestStartError):
-            await self.open()
-        collecting = asyncio.get_running_loop().create_task(collect(), name="agentcube-cell")
-        try:
-            done, _ = await asyncio.wait({collecting}, timeout=timeout)
-            if not done:
-                stopped = await self._stop_cell(cell_id, collecting)
-                raise self._timed_out(timeout, events, stopped)
-        finally:
-            if not collecting.done():
-                collecting.cancel()
-                await asyncio.wait({collecting})
-        await collecting
-        return result_of(events)
-
-    async def _stop_cell(self, cell_id: str, collecting: asyncio.Task[None]) -> bool:
-        """Interrupt a cell and wait a while for its end; say whether it came."""
-        assert self._channel is not None
-        with contextlib.suppress(AgentCubeError, TimeoutError):
-            async with asyncio.timeout(_INTERRUPT_PATIENCE):
-                await self._channel.interrupt(cell_id)
-        done, _ = await asyncio.wait({collecting}, timeout=_INTERRUPT_PATIENCE)
-        return bool(done)
-
-    def _timed_out(self, timeout: float, events: list[Event], stopped: bool) -> CellTimeoutError:
-        what = "was interrupted" if stopped else "does not react to an interrupt; it runs on until `restart`"
-        return CellTimeoutError(
-            f"The cell did not end within {timeout:g} s and {what}. Variables are kept.",
+        return await wait_for_cell(
+            run,
+            read(),
             timeout=timeout,
-            events=tuple(events),
+            queue_timeout=queue_timeout,
+            on_cancel=on_cancel,
             session_id=self.session_id,
+            seen=lambda: seen,
         )
 
     async def stream_comm(
@@ -419,37 +418,36 @@ class AsyncSandbox:
         It is handled also while a cell awaits something. Raises like `stream_cell`.
         """
         task = comm_task(type, content, metadata or {}, buffers, message_id)
-        async with self._ready() as channel, aclosing(channel.submit(task).events()) as events:
-            async for event in events:
-                if (admitted := self._admit(event)) is not None:
-                    yield admitted
+        async with self._ready() as channel:
+            try:
+                async with aclosing(channel.submit(task).events()) as events:
+                    async for event in events:
+                        yield event
+            finally:
+                channel.leave(message_id)
 
     async def stream_recovered(self) -> AsyncGenerator[Event, None]:
         """Yield what the cells in `recovered` had put out and not delivered, and go on until they have ended."""
         recovery, self._recovery = self._recovery, None
         if recovery is None:
             return
-        async with self._ready(), aclosing(recovery.events()) as events:
-            async for event in events:
-                if (admitted := self._admit(event)) is not None:
-                    yield admitted
+        try:
+            async with self._ready(), aclosing(recovery.stream.events()) as events:
+                async for event in events:
+                    yield event
+        finally:
+            recovery.stream.finish()
         self.recovered = []
 
-    async def send_input(self, value: str | None, *, cell_id: str) -> None:
-        """Answer an `input_request` of a cell; None is an end of file. Delivered once."""
-        async with self._ready() as channel:
-            await channel.send_input(cell_id, value)
-
     async def interrupt(self) -> None:
-        """Interrupt the cell that runs (SIGINT to it and to what it has started); it ends with KeyboardInterrupt.
+        """Interrupt what runs in the interpreter now, whoever sent it (SIGINT to it and to what it has started).
 
-        A cell of this sandbox that waits behind another one's ends too, without having run. Does nothing when none
-        runs.
+        The cell ends with KeyboardInterrupt. Cells that wait are not touched: `CellRun.interrupt` is for those. Does
+        nothing when nothing runs.
         """
-        if self._channel is None or self._channel.guest is None:
-            return
-        async with self._ready() as channel:
-            await channel.interrupt(next(iter(self._open_cells), None))
+        if self._channel is not None and self._channel.guest is not None:
+            async with self._ready() as channel:
+                await channel.interrupt(None)
 
     async def restart(self) -> None:
         """Replace the interpreter by a fresh one: variables are gone, files and the session stay.
@@ -517,7 +515,7 @@ class AsyncSandbox:
         channel = self._channel
         if channel is not None and self.client.settings.picod_url is not None and not self._closed:
             with contextlib.suppress(AgentCubeError, TimeoutError):
-                async with asyncio.timeout(_INTERRUPT_PATIENCE):
+                async with asyncio.timeout(_SHUT_DOWN_PATIENCE):
                     await channel.shut_down_guest()
                     folder = shlex.quote(FOLDER.split("/")[0])
                     await _DataPlaneRunner(self.client).run_command(
@@ -534,6 +532,8 @@ class AsyncSandbox:
             await asyncio.wait({opening})
         if self._channel is not None:
             await self._channel.close()
+        for run in list(self._runs.values()):
+            run.leave()
 
     async def _stop_quietly(self) -> None:
         with contextlib.suppress(AgentCubeError):

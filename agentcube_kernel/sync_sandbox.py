@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .client.code_interpreter import AsyncCodeInterpreterClient
 from .client.sync.portal import portal
 from .sandbox import AsyncSandbox, SandboxState
+from .sync_cell_run import SyncCellRun
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from .channel.cell_result import CellResult
     from .channel.protocol import Event
     from .channel.relay import GuestRef
+    from .channel.trust import Trust
     from .results import Ownership
     from .sandbox import RecoveredCell
 
@@ -103,6 +105,15 @@ class Sandbox:
         return self._core.state
 
     @property
+    def trust(self) -> Trust:
+        """What its output may do in a front end, from the next output on."""
+        return self._core.trust
+
+    @trust.setter
+    def trust(self, trust: Trust) -> None:
+        self._core.trust = trust
+
+    @property
     def execution_count(self) -> int:
         """Of the latest cell that was counted."""
         return self._core.execution_count
@@ -115,6 +126,31 @@ class Sandbox:
     def open(self) -> None:
         """See `AsyncSandbox.open`."""
         self._run(lambda s: s.open())
+
+    def start_cell(
+        self,
+        code: str,
+        *,
+        silent: bool = False,
+        store_history: bool = True,
+        user_expressions: Mapping[str, str] | None = None,
+        allow_stdin: bool = False,
+        cell_id: str | None = None,
+    ) -> SyncCellRun:
+        """See `AsyncSandbox.start_cell`."""
+
+        async def start(sandbox: AsyncSandbox) -> SyncCellRun:
+            run = await sandbox.start_cell(
+                code,
+                silent=silent,
+                store_history=store_history,
+                user_expressions=user_expressions,
+                allow_stdin=allow_stdin,
+                cell_id=cell_id,
+            )
+            return SyncCellRun(run)
+
+        return self._run(start)
 
     def stream_cell(
         self,
@@ -143,25 +179,25 @@ class Sandbox:
         code: str,
         *,
         timeout: float | None = None,
+        queue_timeout: float | None = None,
         on_event: Callable[[Event], None] | None = None,
         silent: bool = False,
         store_history: bool = True,
         user_expressions: Mapping[str, str] | None = None,
+        on_cancel: str = "interrupt",
     ) -> CellResult:
-        """See `AsyncSandbox.run_cell`. Ctrl-C interrupts the cell."""
-        core = self._async()
-        if core.state is not SandboxState.CLOSED:
-            portal().at_exit(core.close)
-        return portal().run(
-            lambda: core.run_cell(
+        """See `AsyncSandbox.run_cell`. Ctrl-C cancels the call."""
+        return self._run(
+            lambda s: s.run_cell(
                 code,
                 timeout=timeout,
+                queue_timeout=queue_timeout,
                 on_event=on_event,
                 silent=silent,
                 store_history=store_history,
                 user_expressions=user_expressions,
-            ),
-            on_interrupt=core.interrupt,
+                on_cancel=on_cancel,
+            )
         )
 
     def stream_comm(
@@ -181,10 +217,6 @@ class Sandbox:
     def stream_recovered(self) -> Iterator[Event]:
         """See `AsyncSandbox.stream_recovered`."""
         return self._iterate(lambda s: s.stream_recovered())
-
-    def send_input(self, value: str | None, *, cell_id: str) -> None:
-        """See `AsyncSandbox.send_input`."""
-        self._run(lambda s: s.send_input(value, cell_id=cell_id))
 
     def interrupt(self) -> None:
         """See `AsyncSandbox.interrupt`."""
@@ -236,6 +268,7 @@ class Sandbox:
             _inherited.append(parent)
             client = AsyncCodeInterpreterClient(settings=parent.client.settings, session_id=parent.session_id)
             self._core = AsyncSandbox(client, on_background=parent.on_background, on_notice=parent.on_notice)
+            self._core.trust = parent.trust
         return self._core
 
     def _run(self, call: Callable[[AsyncSandbox], Awaitable[T]]) -> T:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from agentcube_kernel.channel.cell_run import CellRun
 from agentcube_kernel.channel.protocol import Event
 from agentcube_kernel.client.code_interpreter import AsyncCodeInterpreterClient
 from agentcube_kernel.sandbox import AsyncSandbox, CellResult
@@ -34,12 +35,15 @@ class Running:
         self, sandbox: AsyncSandbox, code: str, *, cell_id: str | None = None, allow_stdin: bool = False
     ) -> None:
         self.events: list[Event] = []
+        self.run: CellRun | None = None
         self._changed = asyncio.Condition()
-        self._stream = sandbox.stream_cell(code, cell_id=cell_id, allow_stdin=allow_stdin)
-        self.task = asyncio.create_task(self._collect())
+        self.task = asyncio.create_task(self._collect(sandbox, code, cell_id, allow_stdin))
 
-    async def _collect(self) -> None:
-        async for event in self._stream:
+    async def _collect(
+        self, sandbox: AsyncSandbox, code: str, cell_id: str | None, allow_stdin: bool
+    ) -> None:
+        self.run = await sandbox.start_cell(code, cell_id=cell_id, allow_stdin=allow_stdin)
+        async for event in self.run.events():
             async with self._changed:
                 self.events.append(event)
                 self._changed.notify_all()
@@ -52,6 +56,11 @@ class Running:
                     if event.type == type and text in str(event.content):
                         return event
                 await self._changed.wait()
+
+    async def answer(self, text: str | None) -> None:
+        """Answer the cell's question."""
+        assert self.run is not None
+        await self.run.answer(text)
 
     async def end(self) -> dict[str, object]:
         """Wait for the cell's end; its reply."""

@@ -21,7 +21,7 @@ FLOORS = (
     {"sessions"},
     {"client"},
     {"channel"},
-    {"sandbox"},
+    {"sandbox", "sync_cell_run"},
     {"sync_sandbox", "registry"},
     {"frontend"},
     {"magics"},

@@ -4,42 +4,41 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from ..errors import AgentCubeError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from ..channel.cell_run import CellRun
+    from ..sandbox import AsyncSandbox
+
 PATIENCE = 1.5
 """Seconds without a sign of a cell that was sent, after which the sandbox is asked what it does instead."""
 
 
-class Shared(Protocol):
-    """A sandbox that others may use too."""
-
-    @property
-    def session_id(self) -> str | None: ...
-
-    async def usage(self) -> dict[str, Any]: ...
-
-
 @asynccontextmanager
 async def told_of_waiting(
-    sandbox: Shared, cell_id: str, tell: Callable[[str], None]
-) -> AsyncIterator[Callable[[], object]]:
-    """Tell the user if the sandbox runs something else first. The block calls what it gets at the cell's first sign.
+    sandbox: AsyncSandbox, run: CellRun, tell: Callable[[str], None]
+) -> AsyncIterator[None]:
+    """Tell the user if the sandbox runs something else first, while the block reads the events of `run`.
 
     A session runs one cell at a time, in the order in which they came, whoever sent them.
     """
 
     async def ask() -> None:
-        await asyncio.sleep(PATIENCE)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await run.begun()
+            return
+        except TimeoutError:
+            pass
         try:
             running = (await sandbox.usage()).get("running")
         except AgentCubeError:
             return
-        if isinstance(running, str) and running != cell_id:
+        if isinstance(running, str) and running != run.id and not run.started:
             tell(
                 f"Waiting: session {sandbox.session_id} is running something else, for another notebook or program "
                 "that uses it. This cell begins when that has ended; an interrupt takes this cell back."
@@ -47,7 +46,7 @@ async def told_of_waiting(
 
     asking = asyncio.get_running_loop().create_task(ask())
     try:
-        yield asking.cancel
+        yield
     finally:
         asking.cancel()
         await asyncio.wait({asking})

@@ -56,7 +56,6 @@ class CellRunner:
         self.running: str | None = None
         self._pid = os.getpid()
         self._queue: deque[dict[str, Any]] = deque()
-        self._cancelled: set[str] = set()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._comm_tasks: set[asyncio.Task[None]] = set()
@@ -69,19 +68,33 @@ class CellRunner:
         signal.signal(signal.SIGINT, self._on_sigint)
 
     def submit(self, task: dict[str, Any]) -> None:
-        """Queue a cell; a comm message is handled at once, also while a cell awaits something."""
+        """Queue a cell; a comm message is handled at once, also while a cell awaits something.
+
+        Called in the listening thread, like `withdraw`, so that a cell can be taken back while another one holds the
+        loop.
+        """
         if task.get("kind") == "comm":
-            comm_task = self.loop.create_task(self._run_comm(task))
-            self._comm_tasks.add(comm_task)
-            comm_task.add_done_callback(self._comm_tasks.discard)
+            self.loop.call_soon_threadsafe(self._start_comm, task)
         else:
             self._queue.append(task)
-            self._wake.set()
+            self.loop.call_soon_threadsafe(self._wake.set)
 
-    def cancel(self, cell: str) -> None:
-        """Let a cell that has not started yet end with KeyboardInterrupt when its turn comes."""
-        if cell != self.running:
-            self._cancelled.add(cell)
+    def _start_comm(self, task: dict[str, Any]) -> None:
+        comm_task = self.loop.create_task(self._run_comm(task))
+        self._comm_tasks.add(comm_task)
+        comm_task.add_done_callback(self._comm_tasks.discard)
+
+    def withdraw(self, cell: str) -> None:
+        """Take a cell out of the queue and end it with KeyboardInterrupt, unless it has begun."""
+        for task in list(self._queue):
+            if task["id"] == cell:
+                try:
+                    self._queue.remove(task)
+                except ValueError:  # the main thread was faster
+                    return
+                exc = KeyboardInterrupt("interrupted before it began; it was not run")
+                reply = {**_failed(exc, self.shell.execution_count), "started": False}
+                self.outgoing.frame(frames.DONE, cell, encode_event("execute_reply", reply).encode("ascii"))
 
     def is_ours(self, task: asyncio.Task[Any]) -> bool:
         """Whether an asyncio task is part of the machinery and not something that a cell has started."""
@@ -89,10 +102,13 @@ class CellRunner:
 
     async def serve(self) -> None:
         while True:
-            while not self._queue:
+            try:
+                task = self._queue.popleft()
+            except IndexError:
                 self._wake.clear()
-                await self._wake.wait()
-            task = self._queue.popleft()
+                if not self._queue:
+                    await self._wake.wait()
+                continue
             # A task of its own: an interrupt cancels it and not this loop. The context is one for all cells, so that a
             # context variable that one cell sets is there in the next.
             self._task = self.loop.create_task(self._run(task), **self._context)
@@ -110,15 +126,9 @@ class CellRunner:
         self.shell.last_error = None
         self.shell.failed_to_show = self.shell.displayhook.showing = False
         self.shell.interrupted = False
-        if not task.get("silent"):
-            shown = {"code": task["code"], "execution_count": self.shell.execution_count}
-            self.outgoing.frame(frames.QUIET, cell, encode_event("execute_input", shown).encode("ascii"))
-        if cell in self._cancelled:
-            self._cancelled.discard(cell)
-            content = error_content(KeyboardInterrupt, KeyboardInterrupt("interrupted before it started"), [])
-            self.outgoing.event("error", content)
-            self._finish(cell, {**_failed(KeyboardInterrupt(), self.shell.execution_count), **content})
-            return
+        # For a silent cell too, of which the host shows nothing: it says that the cell has begun.
+        shown = {"code": task["code"], "execution_count": self.shell.execution_count}
+        self.outgoing.frame(frames.QUIET, cell, encode_event("execute_input", shown).encode("ascii"))
         self.stdin.allowed = bool(task.get("allow_stdin"))
         self.running = cell
         self.outgoing.frame(frames.BEGIN, cell)

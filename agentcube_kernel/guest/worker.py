@@ -75,9 +75,9 @@ class Worker:
 
     def _on_frame(self, kind: bytes, name: str, payload: bytes) -> None:
         if kind == frames.TASK:
-            self.loop.call_soon_threadsafe(self.cells.submit, json.loads(payload))
+            self.cells.submit(json.loads(payload))
         elif kind == frames.CANCEL:
-            self.loop.call_soon_threadsafe(self.cells.cancel, name)
+            self.cells.withdraw(name)
         elif kind == frames.ASK:
             self.asked.put((name, json.loads(payload)))
         elif kind == frames.INPUT:

@@ -35,7 +35,7 @@ class Comms:
             return
         self._publisher.remember(request)
         with self._interrupts.watch() as execution:
-            execution.sandbox = sandbox
+            execution.target = sandbox
             try:
                 async with aclosing(
                     sandbox.stream_comm(

@@ -15,6 +15,7 @@ from .failures import Failure
 from .local_magics import may_concern
 
 if TYPE_CHECKING:
+    from ..channel.cell_run import CellRun
     from ..channel.protocol import Event
     from ..registry.handover import Handover
     from ..registry.registry import Registry
@@ -82,11 +83,11 @@ class CellRunner:
             return self._nothing_to_run(cell)
         execution.dropped = "nothing was run in a sandbox"
         sandbox = self._registry.ready or await self._start(cell, code)
-        execution.sandbox = sandbox
+        execution.target = sandbox
         if self._handover.has_news:
             await self._tell_news(cell, execution, sandbox)
         with self._handover.waiting_for(cell.id):
-            return await self._stream(cell, sandbox, code)
+            return await self._follow(cell, execution, sandbox, code)
 
     async def _start(self, cell: Cell, code: str) -> AsyncSandbox:
         progress = Progress(
@@ -120,10 +121,10 @@ class CellRunner:
             execution.abandon(Failure(ename="KeyboardInterrupt", evalue="this cell was not run"))
             await asyncio.sleep(0)
 
-    async def _stream(self, cell: Cell, sandbox: AsyncSandbox, code: str) -> dict[str, Any]:
-        answering: asyncio.Task[None] | None = None
-        reply: dict[str, Any] | None = None
-        stream = sandbox.stream_cell(
+    async def _follow(
+        self, cell: Cell, execution: Execution, sandbox: AsyncSandbox, code: str
+    ) -> dict[str, Any]:
+        run = await sandbox.start_cell(
             code,
             cell_id=cell.id,
             silent=cell.silent,
@@ -131,13 +132,26 @@ class CellRunner:
             user_expressions=cell.user_expressions,
             allow_stdin=cell.allow_stdin,
         )
+        execution.target = run
+        if execution.interrupted:  # before there was a cell to interrupt
+            self._interrupts.forward(execution, run)
         try:
-            async with (
-                told_of_waiting(sandbox, cell.id, tell=cell.note_unless_silent) as started,
-                aclosing(stream) as events,
-            ):
+            async with told_of_waiting(sandbox, run, tell=cell.note_unless_silent):
+                reply = await self._read(cell, run)
+        finally:
+            run.leave()
+        if reply is None:
+            raise GuestLostError("The sandbox stopped talking in the middle of the cell.")
+        cell.announce(self.execution_count + 1)  # a cell without an interpreter has not been counted
+        return self._reply(cell, reply)
+
+    async def _read(self, cell: Cell, run: CellRun) -> dict[str, Any] | None:
+        """Show what the cell puts out until its end, and return the content of its reply."""
+        answering: asyncio.Task[None] | None = None
+        reply: dict[str, Any] | None = None
+        try:
+            async with aclosing(run.events()) as events:
                 async for event in events:
-                    started()
                     if event.type == "execute_reply":
                         reply = event.content
                     elif event.type == "execute_input":
@@ -146,16 +160,13 @@ class CellRunner:
                     elif event.type == "input_request":
                         if answering is not None:
                             answering.cancel()  # an interrupt took the question back
-                        answering = asyncio.create_task(self._answer(cell, sandbox, event))
+                        answering = asyncio.create_task(self._answer(cell, run, event))
                     else:
                         self._output(cell, event)
         finally:
             if answering is not None:
                 answering.cancel()
-        if reply is None:
-            raise GuestLostError("The sandbox stopped talking in the middle of the cell.")
-        cell.announce(self.execution_count + 1)  # a cell without an interpreter has not been counted
-        return self._reply(cell, reply)
+        return reply
 
     def _output(self, cell: Cell, event: Event) -> None:
         if event.type == "error":
@@ -168,17 +179,17 @@ class CellRunner:
             cell.result = text if isinstance(text, str) else None
         self._publisher.forward(event, cell.request.message)
 
-    async def _answer(self, cell: Cell, sandbox: AsyncSandbox, event: Event) -> None:
+    async def _answer(self, cell: Cell, run: CellRun, event: Event) -> None:
         content = event.content
         value = await cell.ask(str(content.get("prompt", "")), password=bool(content.get("password")))
         try:
-            await sandbox.send_input(value, cell_id=cell.id)
+            await run.answer(value)
         except AgentCubeError as error:
             log.warning("an answer could not be delivered: %s", error)
             cell.note(f"What you typed could not be delivered: {error}")
 
     def _reply(self, cell: Cell, content: dict[str, Any]) -> dict[str, Any]:
-        self.execution_count = max(0, content["execution_count"])
+        self.execution_count = content["execution_count"]
         reply = {
             "status": content["status"],
             "execution_count": self.execution_count,

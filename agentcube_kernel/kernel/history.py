@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("agentcube_kernel.kernel")
 
+MOST_MISSING = 10_000
+"""Cells that may have run in a sandbox before this kernel, for the history to number lines as the sandbox does."""
+
 
 class _NoShell:
     """As much of a shell as IPython's history wants to know: there is none in this process."""
@@ -70,10 +73,15 @@ class History:
         from IPython.core.inputtransformer2 import TransformerManager
 
         manager = self.manager
-        if number < len(manager.input_hist_raw):
+        missing = number - len(manager.input_hist_raw)
+        if missing < 0:
             manager.reset()  # the sandbox's interpreter has been replaced and counts from 1 again
+            missing = number - len(manager.input_hist_raw)
+        if missing > MOST_MISSING:
+            # A sandbox can claim any number; nothing here is as large as it says.
+            number, missing = len(manager.input_hist_raw), 0
         for lines in (manager.input_hist_raw, manager.input_hist_parsed):
-            lines.extend([""] * (number - len(lines)))  # cells that ran before this kernel
+            lines.extend([""] * missing)  # cells that ran before this kernel
         manager.store_inputs(number, TransformerManager().transform_cell(cell.code), cell.code)
         if cell.result is not None:
             manager.output_hist_reprs[number] = cell.result

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
+from ..channel.events import event_type
 from ..text import well_formed_json
 from .requests import msg_id_of
 
@@ -16,23 +16,6 @@ if TYPE_CHECKING:
 
     from ..channel.protocol import Event
     from .requests import Request
-
-log = logging.getLogger("agentcube_kernel.kernel")
-
-OUTPUT_TYPES = frozenset(
-    {
-        "stream",
-        "display_data",
-        "update_display_data",
-        "execute_result",
-        "error",
-        "clear_output",
-        "comm_open",
-        "comm_msg",
-        "comm_close",
-    }
-)
-"""The types of event that are published as they are. Nothing else from a sandbox reaches a front end unasked."""
 
 REMEMBERED_PARENTS = 2000
 
@@ -80,9 +63,12 @@ class Publisher:
         )
 
     def forward(self, event: Event, parent: Mapping[str, Any] | None = None) -> None:
-        """Publish an event of a sandbox; without `parent` it goes to the cell that the event names."""
-        if event.type not in OUTPUT_TYPES:
-            log.debug("an event of type %r is not for the front end", event.type)
+        """Publish an event of a sandbox; without `parent` it goes to the cell that the event names.
+
+        Nothing but the types of output of the event table reaches a front end unasked.
+        """
+        row = event_type(event.type)
+        if row is None or not row.published:
             return
         self.publish(
             event.type,

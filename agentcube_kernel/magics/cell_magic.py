@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import SessionNotFoundError
-from .cells import CellEnd, CellRun, Display, run_everywhere
+from .cells import CellEnd, Display, NamedCell, run_everywhere
 from .command import COMMANDS, Command, Context, argument, command, seconds, split
 from .usage import UsageError, names_as_usage
 from .variable_commands import PICKLE_WARNING
@@ -70,7 +70,7 @@ async def run_cell_magic(line: str, body: str, context: Context) -> None:
     code = f"%%bash\n{body}" if args.bash else body
     async with context.progress("Waiting for the sandbox") as progress:
         runs = [
-            CellRun(
+            NamedCell(
                 entry=entry,
                 code=code,
                 timeout=args.timeout,

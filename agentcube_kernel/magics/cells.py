@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import re
-import uuid
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..errors import AgentCubeError, CellTimeoutError, GuestLostError
+from ..channel.cell_wait import INTERRUPT_PATIENCE, wait_for_cell
+from ..channel.events import Form, event_type
+from ..errors import AgentCubeError, GuestLostError
 from ..frontend.waiting import told_of_waiting
 from .usage import remote_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from ..channel.cell_run import CellRun
     from ..channel.protocol import Event
     from ..frontend.host import Host
     from ..registry.entry import Entry
@@ -25,12 +26,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("agentcube_kernel.magics")
 
-INTERRUPT_PATIENCE = 10.0
-"""Seconds that an interrupted cell gets to end, before it is no longer waited for."""
-
 _EXIT_CODE = re.compile(r"exit (?:status|code) (-?\d+)")
 _WIDGET = "application/vnd.jupyter.widget-view+json"
-_SHOWN = frozenset({"display_data", "update_display_data", "execute_result", "error", "clear_output"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,18 +47,18 @@ class CellEnd:
 
 
 @dataclass(slots=True, kw_only=True)
-class CellRun:
-    """One cell in one sandbox, on its way."""
+class NamedCell:
+    """One cell for one named sandbox."""
 
     entry: Entry
     code: str
     display: Display
     timeout: float | None = None
+    """Seconds from the cell's beginning."""
     script: bool = False
     """Whether the code is a shell script."""
     on_start: Callable[[], None] = lambda: None
     """Called when the sandbox is there and the cell is sent."""
-    cell_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     async def run(self) -> CellEnd:
         """Run to the cell's end. What goes wrong is in the result; only a cancellation is raised.
@@ -71,65 +68,30 @@ class CellRun:
         try:
             sandbox = await self.entry.open(self.display.step)
             self.on_start()
-            pump = asyncio.get_running_loop().create_task(self._pump(sandbox))
-            return await self._attend(sandbox, pump)
+            run = await sandbox.start_cell(self.code, allow_stdin=self.display.host.allow_stdin)
+            return await wait_for_cell(
+                run,
+                self._show(sandbox, run),
+                timeout=self.timeout,
+                grace=INTERRUPT_PATIENCE,
+                session_id=sandbox.session_id,
+            )
         except AgentCubeError as error:
             return CellEnd(name=self.entry.name, session_id=self.entry.session_id, error=error)
         finally:
             self.display.finish()
 
-    async def _attend(self, sandbox: AsyncSandbox, pump: asyncio.Task[CellEnd]) -> CellEnd:
-        try:
-            done, _ = await asyncio.wait({pump}, timeout=self.timeout)
-        except asyncio.CancelledError:
-            await self._stop(sandbox, pump)
-            raise
-        if done:
-            return pump.result()
-        stopped = await self._stop(sandbox, pump)
-        what = "was interrupted" if stopped else "does not react to an interrupt; `%sandbox restart` ends it"
-        assert self.timeout is not None
-        return CellEnd(
-            name=self.entry.name,
-            session_id=sandbox.session_id,
-            error=CellTimeoutError(
-                f"The cell did not end within {self.timeout:g} s and {what}. Variables are kept.",
-                timeout=self.timeout,
-                session_id=sandbox.session_id,
-            ),
-        )
-
-    async def _stop(self, sandbox: AsyncSandbox, pump: asyncio.Task[CellEnd]) -> bool:
-        """Interrupt the cell and show what it still says; whether it has ended."""
-        with contextlib.suppress(AgentCubeError, TimeoutError):
-            async with asyncio.timeout(INTERRUPT_PATIENCE):
-                await sandbox.interrupt()
-        done, _ = await asyncio.wait({pump}, timeout=INTERRUPT_PATIENCE)
-        if not done:
-            pump.cancel()
-            await asyncio.wait({pump})
-        elif not pump.cancelled():
-            pump.exception()
-        return bool(done)
-
-    async def _pump(self, sandbox: AsyncSandbox) -> CellEnd:
+    async def _show(self, sandbox: AsyncSandbox, run: CellRun) -> CellEnd:
         reply: dict[str, Any] | None = None
         has_result = False
         answers: set[asyncio.Task[None]] = set()
-        stream = sandbox.stream_cell(
-            self.code, cell_id=self.cell_id, allow_stdin=self.display.host.allow_stdin
-        )
         try:
-            async with (
-                told_of_waiting(sandbox, self.cell_id, self.display.note) as started,
-                aclosing(stream) as events,
-            ):
+            async with told_of_waiting(sandbox, run, self.display.note), aclosing(run.events()) as events:
                 async for event in events:
-                    started()
                     if event.type == "execute_reply":
                         reply = event.content
                     elif event.type == "input_request":
-                        answers.add(asyncio.create_task(self._answer(sandbox, event)))
+                        answers.add(asyncio.create_task(self._answer(run, event)))
                     else:
                         has_result = has_result or event.type == "execute_result"
                         self.display.show(event)
@@ -160,12 +122,12 @@ class CellRun:
             traceback = [f"{ename}: {evalue}"]
         return remote_error(ename=ename, evalue=evalue, traceback=traceback, session_id=sandbox.session_id)
 
-    async def _answer(self, sandbox: AsyncSandbox, event: Event) -> None:
+    async def _answer(self, run: CellRun, event: Event) -> None:
         prompt, password = str(event.content.get("prompt", "")), event.content.get("password") is True
         label = f"[{self.entry.name}] " if self.display.label else ""
         value = await self.display.host.ask(label + prompt, password=password)
         try:
-            await sandbox.send_input(value, cell_id=self.cell_id)
+            await run.answer(value)
         except AgentCubeError as error:
             log.warning("an answer could not be delivered: %s", error)
 
@@ -187,10 +149,15 @@ class Display:
 
     def show(self, event: Event) -> None:
         """Show one event of the sandbox. Errors are not shown here: they end the cell."""
-        if event.type == "stream":
+        row = event_type(event.type)
+        if row is None or not row.in_cells:
+            return
+        if row.form is Form.TEXT:
             self._stream(event.content["name"], event.content["text"])
-        elif event.type in _SHOWN and event.type != "error":
-            self._rich(event)
+        elif row.form is Form.BUNDLE:
+            self._bundle(event)
+        elif row.form is not Form.CLEAR or not self.label:  # it would clear what others have put out
+            self.host.publish(event.type, event.content, metadata=event.metadata, buffers=event.buffers)
 
     def _stream(self, name: str, text: str) -> None:
         if self.label:
@@ -201,12 +168,8 @@ class Display:
         if text:
             self.host.publish("stream", {"name": name, "text": text})
 
-    def _rich(self, event: Event) -> None:
+    def _bundle(self, event: Event) -> None:
         content = dict(event.content)
-        if event.type == "clear_output":
-            if not self.label:  # it would clear what others have put out
-                self.host.publish("clear_output", content)
-            return
         self.finish()
         if self.label and event.type != "update_display_data":
             self.host.publish("stream", {"name": "stdout", "text": f"[{self.name}]\n"})
@@ -229,7 +192,7 @@ class Display:
         self._partial.clear()
 
 
-async def run_everywhere(runs: Sequence[CellRun]) -> list[CellEnd]:
+async def run_everywhere(runs: Sequence[NamedCell]) -> list[CellEnd]:
     """Run the same cell in all sandboxes at once; results are in the order of `runs`.
 
     A cancelled call has interrupted every one of them.

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 
 from IPython.core.magic import Magics, line_cell_magic, magics_class
 
+from ..channel.events import event_type
 from ..errors import AgentCubeError
 from ..registry.registry import Registry
 from ..sessions.keeper import Keeper
@@ -107,8 +108,9 @@ class SandboxMagics(Magics):
 
     def _background(self, name: str, event: Event) -> None:
         """Output of a thread in a sandbox, after its cell's end. Called on the event loop's thread."""
-        if event.type == "stream":
-            show(self._shell, "stream", event.content)
+        row = event_type(event.type)
+        if row is not None and row.in_background:
+            show(self._shell, event.type, event.content)
 
     def close(self) -> None:
         """This IPython ends: the reaper deletes what is to be deleted, without holding anybody up."""

@@ -8,6 +8,7 @@ import queue
 import sys
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from ..channel.events import Form, event_type
 from ..frontend.progress import METADATA
 
 if TYPE_CHECKING:
@@ -117,11 +118,14 @@ class IPythonHost:
 
 def show(shell: InteractiveShell, msg_type: str, content: Mapping[str, Any]) -> None:
     """Show the content of a Jupyter message in an IPython."""
-    if msg_type == "stream":
+    row = event_type(msg_type)
+    if row is None:
+        return
+    if row.form is Form.TEXT:
         stream = sys.stderr if content["name"] == "stderr" else sys.stdout
         stream.write(content["text"])
         stream.flush()
-    elif msg_type in ("display_data", "update_display_data"):
+    elif row.form is Form.BUNDLE:
         update = msg_type == "update_display_data"
         if _is_terminal(shell):
             _show_in_terminal(content, update=update)
@@ -132,7 +136,7 @@ def show(shell: InteractiveShell, msg_type: str, content: Mapping[str, Any]) -> 
             transient=dict(content.get("transient") or {}),
             update=update,
         )
-    elif msg_type == "clear_output":
+    elif row.form is Form.CLEAR:
         shell.display_pub.clear_output(  # type: ignore[no-untyped-call]
             wait=bool(content.get("wait"))
         )

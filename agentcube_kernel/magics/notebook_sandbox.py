@@ -57,18 +57,22 @@ class NotebookSandbox(Sandbox):
         code: str,
         *,
         timeout: float | None = None,
+        queue_timeout: float | None = None,
         on_event: Callable[[Event], None] | None = None,
         silent: bool = False,
         store_history: bool = True,
         user_expressions: Mapping[str, str] | None = None,
+        on_cancel: str = "interrupt",
     ) -> CellResult:
         """See `AsyncSandbox.run_cell`. Ctrl-C interrupts the cell where this waits."""
         options: dict[str, Any] = {
             "timeout": timeout,
+            "queue_timeout": queue_timeout,
             "on_event": on_event,
             "silent": silent,
             "store_history": store_history,
             "user_expressions": user_expressions,
+            "on_cancel": on_cancel,
         }
         if sys._getframe(1).f_code.co_flags & inspect.CO_COROUTINE:
             awaitable: Any = self._await(lambda core: core.run_cell(code, **options))

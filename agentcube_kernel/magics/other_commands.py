@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..channel.trust import Trust
 from ..text import duration, size
 from .command import COMMANDS, Context, argument, command, find_command
 from .render import Answer, Id, Line, Pairs
@@ -72,14 +73,14 @@ class Help(Answer):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Trust(Line):
-    """Whether a sandbox's output may do all that output of local code may."""
+class TrustSaid(Line):
+    """What a sandbox's output may do in the user's front end."""
 
     name: str
-    trusted: bool
+    trust: Trust
 
     def _line(self) -> list[Value]:
-        if self.trusted:
+        if self.trust is Trust.ON:
             return [f"Sandbox {self.name} is trusted: its HTML, scripts and widgets are shown as they come."]
         return [
             f"Sandbox {self.name} is not trusted: of its output only text, images and cleaned HTML are shown, and no "
@@ -88,7 +89,9 @@ class Trust(Line):
 
 
 @command("trust")
-@argument("value", nargs="?", choices=("on", "off"), help="default: only say how it is")
+@argument(
+    "value", nargs="?", choices=tuple(level.value for level in Trust), help="default: only say how it is"
+)
 @argument("--in", dest="sandbox", metavar="NAME", help="a sandbox's name; default the current one")
 async def trust(context: Context, args: argparse.Namespace) -> Answer:
     """Say or set whether a sandbox's output may run scripts and widgets in your browser.
@@ -98,8 +101,8 @@ async def trust(context: Context, args: argparse.Namespace) -> Answer:
     """
     entry = await context.default(args.sandbox)
     if args.value is not None:
-        entry.trusted = args.value == "on"
-    return Trust(name=entry.name, trusted=entry.trusted)
+        entry.trust = Trust(args.value)
+    return TrustSaid(name=entry.name, trust=entry.trust)
 
 
 @command("stats", completes="sandbox")

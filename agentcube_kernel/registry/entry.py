@@ -8,6 +8,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+from ..channel.trust import Trust
 from ..errors import AgentCubeError, SessionNotFoundError
 from ..results import Ownership
 from ..shared_attempt import SharedAttempt
@@ -62,7 +63,7 @@ class Entry:
         self._make = make
         self._go_on = go_on
         self._on_open = on_open
-        self._trusted = True
+        self._trust = Trust.ON
         self._opening = SharedAttempt(self._open, name="agentcube-open-entry")
         self._on_step: Callable[[str], None] = _quietly
         self._session_id = session_id
@@ -109,15 +110,15 @@ class Entry:
         return sandbox if usable and not self._opening.running else None
 
     @property
-    def trusted(self) -> bool:
-        """True when its output may run scripts and widgets in the user's browser."""
-        return self._trusted
+    def trust(self) -> Trust:
+        """What its output may do in the user's front end."""
+        return self._trust
 
-    @trusted.setter
-    def trusted(self, trusted: bool) -> None:
-        self._trusted = trusted
+    @trust.setter
+    def trust(self, trust: Trust) -> None:
+        self._trust = trust
         if self.sandbox is not None:
-            self.sandbox.trusted = trusted
+            self.sandbox.trust = trust
 
     # Opening
 
@@ -160,7 +161,7 @@ class Entry:
         async with self._making:
             if self.sandbox is None:
                 self.sandbox = await self._make(self)
-                self.sandbox.trusted = self._trusted
+                self.sandbox.trust = self._trust
                 self.sandbox.on_notice = lambda step: self._on_step(step)
                 self._untouched = True
             return self.sandbox

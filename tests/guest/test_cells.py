@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from agentcube_kernel.channel.trust import Trust
 from agentcube_kernel.sandbox import AsyncSandbox
 from tests.sandboxes import Running, types
 
@@ -196,14 +197,14 @@ async def test_input_asks_and_gets(sandbox: AsyncSandbox) -> None:
         sandbox, "import getpass\n(input('name? '), getpass.getpass('pw '))", cell_id="q", allow_stdin=True
     )
     assert (await cell.until("input_request", "name?")).content == {"prompt": "name? ", "password": False}
-    await sandbox.send_input("Ann", cell_id="q")
+    await cell.answer("Ann")
     await cell.until("input_request", "pw")
-    await sandbox.send_input("secret", cell_id="q")
+    await cell.answer("secret")
     await cell.end()
     assert (await cell.until("execute_result")).content["data"]["text/plain"] == "('Ann', 'secret')"
     cell = Running(sandbox, "input()", cell_id="r", allow_stdin=True)
     await cell.until("input_request")
-    await sandbox.send_input(None, cell_id="r")
+    await cell.answer(None)
     assert (await cell.end())["ename"] == "EOFError"
 
 
@@ -310,11 +311,11 @@ async def test_an_untrusted_sandbox_answers_no_comm(sandbox: AsyncSandbox) -> No
         "import comm\nfrom IPython.display import HTML, display\ndef on_open(c, msg):\n    c.send({'x': 1})\n"
         "    display(HTML('<script>evil()</script>'))\ncomm.get_comm_manager().register_target('u', on_open)"
     )
-    sandbox.trusted = False
+    sandbox.trust = Trust.OFF
     try:
         opened = _comm(target_name="u")
         events = [event async for event in sandbox.stream_comm("comm_open", opened, message_id="u1")]
     finally:
-        sandbox.trusted = True
+        sandbox.trust = Trust.ON
     assert [event.type for event in events] == ["display_data", "comm_reply"]
     assert "script" not in str(events[0].content["data"].get("text/html", ""))

@@ -63,7 +63,7 @@ async def test_an_interrupt_ends_a_question(sandbox: AsyncSandbox) -> None:
     assert (await cell.end())["ename"] == "KeyboardInterrupt"
     cell = Running(sandbox, "input('again')", cell_id="i2", allow_stdin=True)
     await cell.until("input_request", "again")
-    await sandbox.send_input("yes", cell_id="i2")
+    await cell.answer("yes")
     await cell.end()
     assert (await cell.until("execute_result")).content["data"]["text/plain"] == "'yes'"
 
@@ -104,12 +104,18 @@ async def test_a_timeout_interrupts(sandbox: AsyncSandbox) -> None:
     assert (await sandbox.run_cell("x", timeout=30)).text == "1"
 
 
-async def test_a_cancelled_caller_leaves_the_cell_running(sandbox: AsyncSandbox) -> None:
-    """Cancelling run_cell is not an interrupt; the next cell waits its turn."""
-    running = asyncio.create_task(sandbox.run_cell("import time; time.sleep(1.0); finished = True"))
-    async with asyncio.timeout(10):
-        while sandbox.state.value != "busy":  # noqa: ASYNC110  # a turn of the loop is enough
-            await asyncio.sleep(0)
-    running.cancel()
-    await asyncio.wait({running})
-    assert (await sandbox.run_cell("finished")).text == "True"
+@pytest.mark.parametrize(("on_cancel", "outcome"), [("interrupt", "False"), ("leave", "True")])
+async def test_a_cancelled_caller(sandbox: AsyncSandbox, on_cancel: str, outcome: str) -> None:
+    """Cancelling run_cell interrupts the cell, or leaves it running where that is asked for; it never blocks."""
+    await sandbox.run_cell("import threading; finished, gate = False, threading.Event()")
+    began = asyncio.Event()
+    code = "print('in', flush=True)\ngate.wait(2.0)\nfinished = True"
+    running = asyncio.create_task(
+        sandbox.run_cell(code, on_event=lambda event: began.set(), on_cancel=on_cancel)
+    )
+    async with asyncio.timeout(20):
+        await began.wait()
+        running.cancel()
+        await asyncio.wait({running})
+    assert running.cancelled()
+    assert (await sandbox.run_cell("finished")).text == outcome

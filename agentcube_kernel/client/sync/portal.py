@@ -16,7 +16,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from ...errors import AgentCubeError, ClientStateError
+from ...errors import ClientStateError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
@@ -26,7 +26,6 @@ T = TypeVar("T")
 # How long a call that was interrupted may take to tidy up before the interrupt goes on without it.
 _GRACE = 5.0
 _EXIT_GRACE = 5.0
-_INTERRUPTS = 10
 # Locks cannot be interrupted on Windows; waiting in short steps lets Ctrl-C through.
 _TICK: Final = 0.1 if sys.platform == "win32" else None
 
@@ -36,14 +35,27 @@ class _End:
 
 
 class _Job(Generic[T]):
-    """One call on the loop. Its end is known apart from its result: a cancelled future tells only the latter."""
+    """One call on the loop, which can be cancelled from the moment that this object is there.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, call: Callable[[], Awaitable[T]]) -> None:
+    An interrupt can hit the caller while it hands the call over, and then neither knows whether it will run. The end
+    is known apart from the result: a cancelled future tells only the latter.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
         self._ended = threading.Event()
-        self._future = asyncio.run_coroutine_threadsafe(self._run(call), loop)
+        self._given_up = False
+        self._task: asyncio.Task[Any] | None = None
+
+    def start(self, call: Callable[[], Awaitable[T]]) -> None:
+        """Hand the call over."""
+        self._future = asyncio.run_coroutine_threadsafe(self._run(call), self._loop)
 
     async def _run(self, call: Callable[[], Awaitable[T]]) -> T:
+        self._task = asyncio.current_task()
         try:
+            if self._given_up:
+                raise asyncio.CancelledError
             return await call()
         finally:
             self._ended.set()
@@ -58,14 +70,19 @@ class _Job(Generic[T]):
                 if self._future.done():
                     raise
 
-    def ended(self, timeout: float) -> bool:
-        """Wait for the end for so many seconds, and say whether it came."""
-        return self._ended.wait(timeout)
-
     def cancel(self) -> None:
         """Cancel the call if it has not ended, and wait for its end for a few seconds."""
-        if not self._future.done() and self._future.cancel():
+        self._given_up = True
+        if not self._ended.is_set():
+            # In the second turn of the loop it is known whether the call was handed over.
+            self._loop.call_soon_threadsafe(self._loop.call_soon, self._cancel)
             self._ended.wait(_GRACE)
+
+    def _cancel(self) -> None:
+        if self._task is None:
+            self._ended.set()
+        else:
+            self._task.cancel()
 
 
 class Portal:
@@ -77,26 +94,19 @@ class Portal:
         self._thread = threading.Thread(target=self._run_loop, name="agentcube-portal", daemon=True)
         self._thread.start()
 
-    def run(
-        self, call: Callable[[], Awaitable[T]], *, on_interrupt: Callable[[], Awaitable[None]] | None = None
-    ) -> T:
+    def run(self, call: Callable[[], Awaitable[T]]) -> T:
         """Await `call()` on the loop and return its result, with the caller's context variables.
 
         When the wait is interrupted, by Ctrl-C for example, the call is cancelled and given a few seconds to end
-        before the interrupt goes on. With `on_interrupt` that is awaited first, as often as it takes to make the
-        call end by itself.
+        before the interrupt goes on.
 
         Raises:
             ClientStateError: called on the loop's own thread, which would wait for itself.
         """
-        job = self._start(call)
+        job: _Job[T] = self._new_job()
         try:
+            job.start(call)
             return job.wait()
-        except KeyboardInterrupt:
-            if on_interrupt is not None:
-                self._interrupt(job, on_interrupt)
-            job.cancel()
-            raise
         except BaseException:
             job.cancel()
             raise
@@ -123,8 +133,9 @@ class Portal:
             finally:
                 items.put(_End())
 
-        job = self._start(pump)
+        job = self._new_job()
         try:
+            job.start(pump)
             while not isinstance(item := _take(items), _End):
                 yield item
                 self._loop.call_soon_threadsafe(asked.release)
@@ -158,23 +169,14 @@ class Portal:
         if tasks:
             await asyncio.wait(tasks, timeout=1.0)
 
-    def _interrupt(self, job: _Job[T], interrupt: Callable[[], Awaitable[None]]) -> None:
-        for _ in range(_INTERRUPTS):
-            attempt = self._start(interrupt)
-            with contextlib.suppress(AgentCubeError):
-                attempt.wait()
-            # An interrupt that came before what it was meant for has started has hit nothing.
-            if job.ended(0.5):
-                return
-
-    def _start(self, call: Callable[[], Awaitable[T]]) -> _Job[T]:
+    def _new_job(self) -> _Job[Any]:
         if threading.current_thread() is self._thread:
             raise ClientStateError(
                 "A synchronous client was used in a callback of a client. Use the asynchronous client there."
             )
         if not self._thread.is_alive():
             raise ClientStateError("The interpreter is shutting down.")
-        return _Job(self._loop, call)
+        return _Job(self._loop)
 
     def _run_loop(self) -> None:
         asyncio.set_event_loop(self._loop)
