@@ -24,7 +24,7 @@ import psutil
 import pytest
 
 from tests.cache import CACHE
-from tests.endpoints import Endpoint, endpoint_from, start_embedded
+from tests.endpoints import TAKEOVER_SECONDS, Endpoint, endpoint_from, start_embedded
 
 # A name that the reaper hands on, whose environment is a clean one.
 RUN_MARK = "JUPYTER_AGENTCUBE_TEST_RUN"
@@ -41,8 +41,6 @@ INHERITED = {
 }
 # How long something that was told to end may take before it counts as left behind.
 GRACE = 5.0
-# How long a reaper waits for another kernel to take a sandbox over; users are given a minute.
-TAKEOVER_SECONDS = 6.0
 REAPER_GRACE = 15.0
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Literal
 
 START_TIMEOUT = 30.0
+TAKEOVER_SECONDS = 6.0
+"""How long reapers wait in tests for another kernel to take a sandbox over; users are given a minute."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,8 +15,9 @@ import psutil
 import pytest
 
 from agentcube_kernel.client.code_interpreter import AsyncCodeInterpreterClient
-from tests.endpoints import start_embedded
+from tests.endpoints import TAKEOVER_SECONDS, start_embedded
 from tests.magics.notebooks import Notebook, notebook
+from tests.sessions.slow_manager import slow_manager
 
 WITHIN_SECONDS = 12.0
 
@@ -91,6 +92,32 @@ async def test_twenty_kernels_leave_nothing(gateway_folder: Path, tmp_path: Path
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.parametrize("how", [*ENDS, "interrupt", "group"])
+async def test_a_kernel_that_ends_while_its_session_is_created(
+    gateway_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, anyio_backend: str, how: str
+) -> None:
+    """A slow WorkloadManager finishes a creation after its kernel is gone; the session is deleted all the same."""
+    before = sessions(gateway_folder)
+    async with slow_manager(os.environ["WORKLOAD_MANAGER_URL"]) as manager:
+        monkeypatch.setenv("WORKLOAD_MANAGER_URL", manager.url)
+        async with notebook("agentcube", tmp_path / "one", {}) as user:
+            cell = user.begin("1")
+            await manager.asked()
+            if how == "interrupt":
+                await user.interrupt()
+                await user.end(cell)
+                await end(user, "shutdown")
+            elif how == "group":
+                await user.disconnect()
+                os.killpg(user.pid, signal.SIGKILL)
+                await asyncio.to_thread(psutil.Process(user.pid).wait, 10)
+            else:
+                await end(user, how)
+            manager.go_on()
+        await only(gateway_folder, before)
+
+
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("kind", ["agentcube", "ipykernel"])
 async def test_a_dead_server_leaves_what_was_kept(
     gateway_folder: Path, tmp_path: Path, anyio_backend: str, kind: str
@@ -133,7 +160,7 @@ async def test_a_crashed_kernel_finds_its_sandboxes_again(
         await user.cell("%sandbox use main")
         assert (await user.run("home")).result == "1"
         assert [await user.session_id("main"), await user.session_id("extra")] == ids
-        await asyncio.sleep(10)  # longer than the reaper of the first kernel waits
+        await asyncio.sleep(TAKEOVER_SECONDS + 2)  # longer than the reaper of the first kernel waits
         await user.cell("%sandbox info main")
         await user.cell("%sandbox info extra")
     await only(gateway_folder, set())

@@ -24,7 +24,7 @@ from agentcube_kernel.sessions.ledger import KernelRecord, Ledger
 from agentcube_kernel.sessions.process_identity import ProcessIdentity
 from agentcube_kernel.sessions.reaper_address import state_path
 from tests.commands import run_cli
-from tests.conftest import TAKEOVER_SECONDS
+from tests.endpoints import TAKEOVER_SECONDS
 
 pytestmark = pytest.mark.usefixtures("configured", "needs_sessions")
 
