@@ -29,9 +29,9 @@ from .errors import (
     GuestStartError,
     SessionNotFoundError,
 )
-from .results import CommandResult, Ownership
+from .results import Ownership
+from .shared_attempt import SharedAttempt
 from .text import well_formed
-from .wire.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
@@ -62,19 +62,6 @@ class RecoveredCell:
     """A cell of an earlier process that had not ended when this one took its guest over."""
 
     id: str
-
-
-class _DataPlaneRunner:
-    """What the channel needs, of the client's data plane. The channel does its own retrying."""
-
-    def __init__(self, client: AsyncCodeInterpreterClient) -> None:
-        self._client = client
-
-    async def run_command(self, command: Sequence[str], *, timeout: float) -> CommandResult:
-        return await self._client.data_plane.execute(command, timeout=timeout, retry=RetryPolicy.NONE)
-
-    async def put_file(self, path: str, data: bytes) -> None:
-        await self._client.data_plane.upload_bytes(path, data)
 
 
 class AsyncSandbox:
@@ -140,7 +127,7 @@ class AsyncSandbox:
         self.on_background = on_background
         self.on_notice = on_notice
         self._channel: Channel | None = None
-        self._opening: asyncio.Task[None] | None = None
+        self._opening = SharedAttempt(self._open, name="agentcube-open")
         self._recovery: CellStream | None = None
         self._open_cells: dict[str, None] = {}
         self._lost: Exception | None = None
@@ -180,7 +167,7 @@ class AsyncSandbox:
     def state(self) -> SandboxState:
         if self._closed:
             return SandboxState.CLOSED
-        if self._opening is not None and not self._opening.done():
+        if self._opening.running:
             return SandboxState.OPENING
         if self._lost is not None:
             return SandboxState.LOST
@@ -203,10 +190,7 @@ class AsyncSandbox:
             raise ClientStateError("This sandbox is closed; make a new one.", session_id=self.session_id)
         if not self._fresh_guest_needed:
             return
-        if self._opening is None or self._opening.done():
-            self._opening = asyncio.get_running_loop().create_task(self._open(), name="agentcube-open")
-            self._opening.add_done_callback(_retrieve)
-        await asyncio.shield(self._opening)
+        await self._opening.join()
 
     async def _open(self) -> None:
         if isinstance(self._lost, SessionNotFoundError):
@@ -214,7 +198,7 @@ class AsyncSandbox:
         await self.client.open()
         if self._channel is None:
             self._channel = Channel(
-                _DataPlaneRunner(self.client),
+                self.client.data_plane.wire,
                 client_id=self.client_id,
                 session_id=self.session_id,
                 on_background=self._background,
@@ -520,27 +504,16 @@ class AsyncSandbox:
                 async with asyncio.timeout(_INTERRUPT_PATIENCE):
                     await channel.shut_down_guest()
                     folder = shlex.quote(FOLDER.split("/")[0])
-                    await _DataPlaneRunner(self.client).run_command(
-                        ["sh", "-c", f"rm -rf {folder}"], timeout=10
-                    )
+                    await self.client.data_plane.wire.execute(["sh", "-c", f"rm -rf {folder}"], timeout=10)
         await self._close_channel()
         await self.client.stop(force=force)
 
     async def _close_channel(self) -> None:
         self._closed = True
-        opening, self._opening = self._opening, None
-        if opening is not None and not opening.done():
-            opening.cancel()
-            await asyncio.wait({opening})
+        await self._opening.cancel()
         if self._channel is not None:
             await self._channel.close()
 
     async def _stop_quietly(self) -> None:
         with contextlib.suppress(AgentCubeError):
             await self.stop()
-
-
-def _retrieve(task: asyncio.Task[None]) -> None:
-    """Take the exception of an attempt that nobody waits for any more."""
-    if not task.cancelled():
-        task.exception()

@@ -98,7 +98,7 @@ async def _run_boot(
         "archive_oldest": archive.oldest_python if archive else OLDEST_PYTHON,
     }
     command = ["python3", "-c", _boot_source(), json.dumps(arguments), library]
-    result = await runner.run_command(command, timeout=_TIMEOUT)
+    result = await runner.execute(command, timeout=_TIMEOUT)
     return _parse(result.stdout, result.stderr, result.exit_code)
 
 
@@ -179,7 +179,7 @@ async def _ship(runner: CommandRunner, archive: IPythonArchive, notify: Callable
     for number, part in enumerate(parts):
         if notify is not None and time.monotonic() - started > 1.0:
             notify(f"Sending IPython to the sandbox: {number} of {len(parts)} MB")
-        await runner.put_file(f"{_FOLDER}/ipython-{archive.hash}.{number}", part)
+        await runner.write(f"{_FOLDER}/ipython-{archive.hash}.{number}", part)
 
 
 @functools.cache

@@ -20,8 +20,7 @@ from ..sessions.ledger import Ledger, SessionRecord
 from ..wire.auth import Authorizer, resolve_router_auth, resolve_workload_manager_auth
 from ..wire.control_plane import AsyncControlPlaneClient
 from ..wire.http import Connections, HttpAnswer
-from ..wire.retry import RetryPolicy
-from ..wire.server_connection import Link
+from ..wire.server_connection import ServerConnection
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -211,7 +210,7 @@ class Checkup:
         self._client = client = AsyncCodeInterpreterClient(settings=self._settings, on_session=self._remember)
         await client.open()
         if client.ownership is Ownership.ATTACHED:
-            health = await client.data_plane.check_health()
+            health = await client.health()
             return f"attached to {client.session_id} ({health.service} {health.version})"
         return f"created {client.session_id}" if client.session_id else "none: a bare PicoD has no sessions"
 
@@ -280,11 +279,11 @@ async def _answers(url: str, server: str) -> str:
     def read(answer: HttpAnswer) -> int:
         return answer.status
 
-    link = Link(Connections(url, limit=1, connect_timeout=REACH_TIMEOUT), None)
+    connection = ServerConnection(Connections(url, limit=1, connect_timeout=REACH_TIMEOUT), None)
     try:
-        status = await link.send("GET", url, read=read, timeout=REACH_TIMEOUT, retry=RetryPolicy.NONE)
+        status = await connection.send("GET", url, read=read, timeout=REACH_TIMEOUT)
     finally:
-        await link.aclose()
+        await connection.aclose()
     if status >= 500:
         raise _Failed(
             f"{server} answers {status} at {url}: it is not ready, or something before it is broken."

@@ -5,12 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from ..errors import ClientStateError, ConfigurationError
+from ..wire.data_plane import DEFAULT_TIMEOUT
 from ..wire.http import DEFAULT_CONNECT_TIMEOUT, DEFAULT_LIMIT
-from .agent_data_plane import (
-    DEFAULT_TIMEOUT,
-    AsyncAgentRuntimeDataPlaneClient,
-    json_or_text,
-)
+from .agent_data_plane import AsyncAgentRuntimeDataPlaneClient, json_or_text
 from .session import AsyncSessionClient, Creation
 
 if TYPE_CHECKING:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from ..errors import ClientStateError
+from ..wire.data_plane import DEFAULT_TIMEOUT
 from ..wire.endpoints import InvocationEndpoint
 from ..wire.http import DEFAULT_CONNECT_TIMEOUT, DEFAULT_LIMIT
-from .data_plane import DEFAULT_TIMEOUT, AsyncCodeInterpreterDataPlaneClient
+from .data_plane import AsyncCodeInterpreterDataPlaneClient
 from .operations import Operations
 from .session import AsyncSessionClient, Creation
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ..wire.auth import AuthProvider
     from ..wire.endpoints import Kind
     from ..wire.http import AsyncTransport
+    from .housekeeping import SessionTools
     from .session import CreateThrough
 
 P = ParamSpec("P")
@@ -129,8 +131,8 @@ class AsyncCodeInterpreterClient(Operations, AsyncSessionClient):
         return self._data_plane
 
     @property
-    def _plane(self) -> AsyncCodeInterpreterDataPlaneClient:
-        return self.data_plane
+    def _tools(self) -> SessionTools:
+        return self.data_plane._tools
 
     def _make_data_plane(self, router_url: str | None) -> AsyncCodeInterpreterDataPlaneClient:
         self._data_plane = AsyncCodeInterpreterDataPlaneClient(

@@ -25,6 +25,7 @@ from ..errors import (
     SessionError,
 )
 from ..results import Ownership, SessionInfo
+from ..shared_attempt import SharedAttempt
 from ..wire.auth import (
     TokenAuth,
     explicit_auth,
@@ -130,7 +131,7 @@ class AsyncSessionClient:
         self.state = State.NEW
         self.control_plane: AsyncControlPlaneClient | None = None
         self._resources = contextlib.AsyncExitStack()
-        self._opening: asyncio.Task[None] | None = None
+        self._opening = SharedAttempt(self._open, name="agentcube-session")
         self._manager_url: str | None = None
 
     def __repr__(self) -> str:
@@ -183,11 +184,8 @@ class AsyncSessionClient:
             return
         if self.closed:
             raise ClientStateError(f"{self!r} is closed. Create a new client.", session_id=self.session_id)
-        if self._opening is None:
-            self._opening = asyncio.get_running_loop().create_task(self._open())
-            self._opening.add_done_callback(self._opened)
         try:
-            await asyncio.shield(self._opening)
+            await self._opening.join()
         except asyncio.CancelledError:
             if self.closed:
                 raise ClientStateError("The client was closed while it was being opened.") from None
@@ -195,11 +193,8 @@ class AsyncSessionClient:
 
     async def close(self) -> None:
         """Close this side: connections and tasks. The session lives on, until it idles out. Idempotent."""
-        if self._opening is not None and not self._opening.done():
-            self.state = State.CLOSED
-            self._opening.cancel()
-            await asyncio.wait({self._opening})
         self.state = State.CLOSED
+        await self._opening.cancel()
         await self._resources.aclose()
 
     aclose = close
@@ -214,8 +209,8 @@ class AsyncSessionClient:
         Raises:
             SessionDeleteError: the session may still be running; its message has the command that deletes it.
         """
-        if self._opening is not None and not self._opening.done():
-            await asyncio.wait({self._opening}, timeout=_STOP_PATIENCE)
+        if self._opening.running:
+            await self._opening.wait(_STOP_PATIENCE)
         elif self.state is State.NEW and self.session_id is not None and force:
             await self.open()
         try:
@@ -270,11 +265,6 @@ class AsyncSessionClient:
             await self._undo(error)
             raise
         self.state = State.OPEN
-
-    def _opened(self, task: asyncio.Task[None]) -> None:
-        self._opening = None
-        if not task.cancelled():
-            task.exception()  # everyone who waited may have been cancelled
 
     async def _locate(self) -> tuple[str | None, str | None]:
         settings = self.settings
@@ -365,7 +355,7 @@ class AsyncSessionClient:
         try:
             await self._probe()
         except PermissionDeniedError as error:
-            if "owner" not in str(error):
+            if "has no owner" not in str(error):
                 raise
             logger.log(
                 self._level, "session %s has no owner; creating one through the Router", self.session_id

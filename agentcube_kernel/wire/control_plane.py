@@ -25,7 +25,7 @@ from .auth import explicit_auth, resolve_workload_manager_auth
 from .endpoints import create_url, delete_url
 from .http import DEFAULT_CONNECT_TIMEOUT, Connections
 from .retry import RetryPolicy
-from .server_connection import JSON, Link
+from .server_connection import JSON, ServerConnection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -79,7 +79,7 @@ class AsyncControlPlaneClient:
             ),
             transport=transport,
         )
-        self._link = Link(connections, provider)
+        self._server = ServerConnection(connections, provider)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.base_url}>"
@@ -104,8 +104,8 @@ class AsyncControlPlaneClient:
         """Create a session and return its id.
 
         Waits until the sandbox is ready, which AgentCube allows two minutes for. `ttl` is the session's longest
-        lifetime in seconds, capped by the cluster; versions of AgentCube before August 2026 ignore it. Cancelling
-        closes nothing: the sandbox that was being created is found by no one and goes after its idle timeout.
+        lifetime in seconds, capped by the cluster; versions of AgentCube before August 2026 ignore it. A
+        cancelled call may leave an orphaned sandbox, which AgentCube deletes after its idle timeout.
 
         Raises:
             InterpreterNotFoundError: the cluster has no such CodeInterpreter or AgentRuntime.
@@ -117,6 +117,7 @@ class AsyncControlPlaneClient:
         content: dict[str, Any] = {"name": name, "namespace": namespace, "metadata": dict(metadata or {})}
         if ttl is not None:
             content["ttl"] = check_ttl(ttl)
+        body = _json(content, name="metadata")
 
         def read(answer: HttpAnswer) -> str:
             if answer.status not in (200, 201):
@@ -124,19 +125,20 @@ class AsyncControlPlaneClient:
             return _session_id(answer)
 
         try:
-            return await self._link.send(
-                "POST",
-                create_url(self.base_url, kind),
-                read=read,
-                body=_json(content, name="metadata"),
-                headers=(JSON,),
-                timeout=max(self.timeout, CREATE_TIMEOUT),
-                retry=RetryPolicy.ONCE_DELIVERED,
+            return await RetryPolicy.ONCE_DELIVERED.call(
+                lambda: self._server.send(
+                    "POST",
+                    create_url(self.base_url, kind),
+                    read=read,
+                    body=body,
+                    headers=(JSON,),
+                    timeout=max(self.timeout, CREATE_TIMEOUT),
+                )
             )
         except ExchangeError as error:
             if error.delivery is Delivery.UNKNOWN and not isinstance(error, SessionCreateError):
                 error.add_note(
-                    "A sandbox may have been created all the same; it goes after its idle timeout."
+                    "A sandbox may have been created nevertheless; AgentCube deletes it after its idle timeout."
                 )
             raise
 
@@ -156,12 +158,9 @@ class AsyncControlPlaneClient:
             raise _refusal(answer, session_id)
 
         try:
-            return await self._link.send(
-                "DELETE",
-                delete_url(self.base_url, kind, session_id),
-                read=read,
-                timeout=self.timeout,
-                retry=RetryPolicy.IDEMPOTENT,
+            url = delete_url(self.base_url, kind, session_id)
+            return await RetryPolicy.IDEMPOTENT.call(
+                lambda: self._server.send("DELETE", url, read=read, timeout=self.timeout)
             )
         except ExchangeError as error:
             raise SessionDeleteError(
@@ -186,17 +185,16 @@ class AsyncControlPlaneClient:
                 raise _refusal(answer, None)
             return answers.json_object(answer).get("status") == "healthy"
 
-        return await self._link.send(
+        return await self._server.send(
             "GET",
             f"{self.base_url}/health",
             read=read,
             timeout=min(self.timeout, 10.0),
-            retry=RetryPolicy.NONE,
         )
 
     async def close(self) -> None:
         """Close the connections. Idempotent; deletes nothing."""
-        await self._link.aclose()
+        await self._server.aclose()
 
     aclose = close
 
@@ -264,9 +262,13 @@ def _refusal(answer: HttpAnswer, session_id: str | None) -> ExchangeError:
     if status < 400:
         return answers.redirected(answer, never)
     if status == 401:
-        return answers.unauthorised(words, "the WorkloadManager", never)
+        return answers.unauthorised("the WorkloadManager", never)
     if status == 403:
-        return PermissionDeniedError(f"The WorkloadManager refused access ({words}).", **never)
+        return PermissionDeniedError(
+            "The WorkloadManager refused access. Its credential needs the right to create and delete sandboxes in "
+            "this namespace; ask the cluster's administrator.",
+            **never,
+        )
     if status == 429:
         return answers.overloaded(answer, words, never)
     if status >= 500:

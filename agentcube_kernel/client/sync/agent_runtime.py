@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ...wire.data_plane import DEFAULT_TIMEOUT
 from ...wire.http import DEFAULT_CONNECT_TIMEOUT, DEFAULT_LIMIT
-from ..agent_data_plane import DEFAULT_TIMEOUT
 from ..agent_runtime import AsyncAgentRuntimeClient
 from .facade import SyncSessionClient
 

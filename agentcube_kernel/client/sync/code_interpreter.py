@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ...wire.data_plane import DEFAULT_TIMEOUT
 from ...wire.http import DEFAULT_CONNECT_TIMEOUT, DEFAULT_LIMIT
 from ..code_interpreter import AsyncCodeInterpreterClient
-from ..data_plane import DEFAULT_TIMEOUT
 from .facade import SyncSessionClient
 from .portal import portal
 
