@@ -75,7 +75,6 @@ if TYPE_CHECKING:
         RemoteStorageError,
         RequestTooLargeError,
         ResponseError,
-        SandboxBusyError,
         SandboxError,
         SandboxUnreachableError,
         ServerError,
@@ -98,8 +97,14 @@ if TYPE_CHECKING:
         AsyncSandbox,
         SandboxState,
     )
+    from .secret import (
+        Secret,
+    )
     from .sync_sandbox import (
         Sandbox,
+    )
+    from .timings import (
+        Timings,
     )
     from .wire.auth import (
         AuthProvider,
@@ -112,6 +117,9 @@ if TYPE_CHECKING:
     )
     from .wire.retry import (
         RetryPolicy,
+    )
+    from .wire.token_command import (
+        TokenCommandAuth,
     )
 
 __all__ = [
@@ -168,10 +176,10 @@ __all__ = [
     "ResponseError",
     "RetryPolicy",
     "Sandbox",
-    "SandboxBusyError",
     "SandboxError",
     "SandboxState",
     "SandboxUnreachableError",
+    "Secret",
     "ServerError",
     "ServiceAccountAuth",
     "SessionCreateError",
@@ -181,7 +189,9 @@ __all__ = [
     "SessionLeakWarning",
     "SessionNotFoundError",
     "Settings",
+    "Timings",
     "TokenAuth",
+    "TokenCommandAuth",
     "TokenFileAuth",
     "TransferError",
     "Transferred",
@@ -255,7 +265,6 @@ _HOMES = {
         "RemoteStorageError",
         "RequestTooLargeError",
         "ResponseError",
-        "SandboxBusyError",
         "SandboxError",
         "SandboxUnreachableError",
         "ServerError",
@@ -269,7 +278,10 @@ _HOMES = {
         "AsyncSandbox",
         "SandboxState",
     ),
+    "secret": ("Secret",),
     "sync_sandbox": ("Sandbox",),
+    "timings": ("Timings",),
+    "wire.token_command": ("TokenCommandAuth",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -20,6 +20,7 @@ from .channel.channel import Channel, comm_task
 from .channel.policy import restrain
 from .channel.relay import FOLDER, GuestRef
 from .channel.shell_cells import shell_command, stream_shell_cell
+from .config import Settings
 from .errors import (
     AgentCubeError,
     CellTimeoutError,
@@ -41,8 +42,7 @@ if TYPE_CHECKING:
     from .channel.cell_stream import CellStream
     from .channel.protocol import Event
     from .client.code_interpreter import AsyncCodeInterpreterClient
-
-_INTERRUPT_PATIENCE = 10.0
+    from .timings import Timings
 
 
 class SandboxState(Enum):
@@ -89,6 +89,7 @@ class AsyncSandbox:
         new_client: makes the client for another session when an owned one is gone.
         guest: take this guest over, as the client it names; see `recovered`.
         env: environment variables of the interpreter, if this sandbox is the one that starts it.
+        timings: how long each thing is waited for; by default as the client's settings say.
         on_background: gets events that belong to no running cell: output of threads after their cell's end.
         on_notice: gets lines about a start that takes long.
 
@@ -103,16 +104,19 @@ class AsyncSandbox:
         new_client: Callable[[], AsyncCodeInterpreterClient] | None = None,
         guest: GuestRef | None = None,
         env: Mapping[str, str] | None = None,
+        timings: Timings | None = None,
         on_background: Callable[[Event], None] | None = None,
         on_notice: Callable[[str], None] | None = None,
     ) -> None:
         if client is None:
             from .client.code_interpreter import AsyncCodeInterpreterClient
 
-            new_client = new_client or AsyncCodeInterpreterClient
+            settings = Settings.load().override(timings=timings)
+            new_client = new_client or (lambda: AsyncCodeInterpreterClient(settings=settings))
             client = new_client()
         self.client = client
         self.client_id = client_id or uuid.uuid4().hex
+        self.timings = timings or client.settings.timings
         self.recovered: list[RecoveredCell] = []
         """Cells that were running or had output waiting in the guest that was taken over."""
         self.execution_count = 0
@@ -204,6 +208,7 @@ class AsyncSandbox:
                 on_background=self._background,
                 on_notice=self._notice,
                 env=self._env,
+                timings=self.timings,
             )
         try:
             await self._find_guest(self._channel)
@@ -375,9 +380,9 @@ class AsyncSandbox:
         """Interrupt a cell and wait a while for its end; say whether it came."""
         assert self._channel is not None
         with contextlib.suppress(AgentCubeError, TimeoutError):
-            async with asyncio.timeout(_INTERRUPT_PATIENCE):
+            async with asyncio.timeout(self.timings.interrupt):
                 await self._channel.interrupt(cell_id)
-        done, _ = await asyncio.wait({collecting}, timeout=_INTERRUPT_PATIENCE)
+        done, _ = await asyncio.wait({collecting}, timeout=self.timings.interrupt)
         return bool(done)
 
     def _timed_out(self, timeout: float, events: list[Event], stopped: bool) -> CellTimeoutError:
@@ -455,7 +460,7 @@ class AsyncSandbox:
     # Questions.
 
     async def complete(self, code: str, cursor_pos: int) -> dict[str, Any]:
-        """Content of a `complete_reply`; also while a cell runs. `{}` when there is no answer within 10 s."""
+        """Content of a `complete_reply`; also while a cell runs. `{}` if none comes within `timings.question`."""
         return await self._ask("complete", code=well_formed(code), cursor_pos=cursor_pos)
 
     async def inspect(self, code: str, cursor_pos: int, detail_level: int = 0) -> dict[str, Any]:
@@ -501,7 +506,7 @@ class AsyncSandbox:
         channel = self._channel
         if channel is not None and self.client.settings.picod_url is not None and not self._closed:
             with contextlib.suppress(AgentCubeError, TimeoutError):
-                async with asyncio.timeout(_INTERRUPT_PATIENCE):
+                async with asyncio.timeout(self.timings.interrupt):
                     await channel.shut_down_guest()
                     folder = shlex.quote(FOLDER.split("/")[0])
                     await self.client.data_plane.wire.execute(["sh", "-c", f"rm -rf {folder}"], timeout=10)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .channel.relay import GuestRef
     from .results import Ownership
     from .sandbox import RecoveredCell
+    from .timings import Timings
 
 T = TypeVar("T")
 
@@ -47,6 +48,7 @@ class Sandbox:
         new_client: Callable[[], AsyncCodeInterpreterClient] | None = None,
         guest: GuestRef | None = None,
         env: Mapping[str, str] | None = None,
+        timings: Timings | None = None,
         on_background: Callable[[Event], None] | None = None,
         on_notice: Callable[[str], None] | None = None,
     ) -> None:
@@ -56,6 +58,7 @@ class Sandbox:
             new_client=new_client,
             guest=guest,
             env=env,
+            timings=timings,
             on_background=on_background,
             on_notice=on_notice,
         )

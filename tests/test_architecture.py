@@ -16,6 +16,7 @@ FLOORS = (
     {"errors"},
     {"text", "secret", "arguments", "results", "shared_attempt"},
     {"timings"},
+    {"setting"},
     {"config"},
     {"wire"},
     {"sessions"},

@@ -22,6 +22,7 @@ from ..errors import (
     ResponseError,
     SandboxUnreachableError,
 )
+from ..timings import Timings
 from ..wire.retry import RetryPolicy
 from .cell_stream import CellStream
 from .gate import admit, admit_reply
@@ -33,15 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 
 logger = logging.getLogger("agentcube_kernel.channel")
-
-HOLD = 20.0
-"""Seconds for which a call is held at most: below every common proxy's limit."""
-
-PATIENCE = 60.0
-"""Seconds for which failing calls are repeated before the sandbox counts as unreachable."""
-
-LISTEN = 600.0
-"""Seconds without any output after which threads and tasks that outlive their cell are no longer listened to."""
 
 _JOINED = 256 * 1024
 
@@ -64,11 +56,11 @@ class Channel:
         on_background: Callable[[Event], None] | None = None,
         on_notice: Callable[[str], None] | None = None,
         env: Mapping[str, str] | None = None,
-        patience: float = PATIENCE,
+        timings: Timings | None = None,
     ) -> None:
         self.client_id = client_id
         self.session_id = session_id
-        self.patience = patience
+        self._timings = timings or Timings()
         self._runner = runner
         self._env = dict(env or {})
         self._on_background = on_background or (lambda event: None)
@@ -189,10 +181,10 @@ class Channel:
                     f"The sandbox does not answer as expected: {exc}", session_id=self.session_id
                 ) from exc
 
-        return await self._patiently(attempt, self.patience if patience is None else patience)
+        return await self._patiently(attempt, self._timings.patience if patience is None else patience)
 
     def _adopt(self, hello: Hello, acknowledged: int) -> None:
-        self._relay = Relay(self._runner, hello.pid, hello.fd)
+        self._relay = Relay(self._runner, hello.pid, hello.fd, grace=self._timings.answer)
         self._relay.add_slots(hello.answer.slots)
         self._guest = GuestRef(
             pid=hello.pid, fd=hello.fd, generation=hello.answer.generation, client_id=self.client_id
@@ -246,7 +238,7 @@ class Channel:
                 sent = list(self._unsent)
                 if sent:
                     request = {"op": "run", "tasks": sent}
-                answer = await self._exchange(request, hold=HOLD)
+                answer = await self._exchange(request, hold=self._timings.hold)
                 for task in sent:
                     if task in self._unsent:
                         self._unsent.remove(task)
@@ -263,7 +255,7 @@ class Channel:
     def _expects_more(self, answer: Answer) -> bool:
         if self._streams or self._recovery is not None or answer.more or self._unsent:
             return True
-        return answer.live and time.monotonic() - self._heard < LISTEN
+        return answer.live and time.monotonic() - self._heard < self._timings.listen
 
     async def _process(self, answer: Answer) -> None:
         events = list(join_streams(admit(event) for event in self._inbox.receive(answer.entries)))
@@ -288,8 +280,9 @@ class Channel:
 
     async def ask(self, what: str, **fields: Any) -> dict[str, Any]:
         """Have the interpreter answer a question, also while a cell runs; {} when it does not answer in time."""
-        question = {"op": "ask", "id": uuid.uuid4().hex, "what": what, "wait": 10.0, **fields}
-        answer = await self._exchange(question, hold=10.0)
+        wait = self._timings.question
+        question = {"op": "ask", "id": uuid.uuid4().hex, "what": what, "wait": wait, **fields}
+        answer = await self._exchange(question, hold=wait)
         if answer.dead is not None or answer.error == "dead":
             raise self._lost(answer.dead)
         return admit_reply(answer.reply, what)
@@ -353,7 +346,7 @@ class Channel:
             return answer
 
         try:
-            answer = await self._patiently(attempt, self.patience)
+            answer = await self._patiently(attempt, self._timings.patience)
         except GuestGoneError:
             if generation:
                 raise self._lost(None) from None

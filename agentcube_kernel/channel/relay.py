@@ -47,9 +47,6 @@ case $a in
 esac
 """
 
-_GRACE = 15.0
-"""Seconds that the command may take beyond the time for which its request is held."""
-
 _MAX_REQUEST = 16 * 1024 * 1024
 
 
@@ -94,10 +91,14 @@ class GuestRef:
 
 
 class Relay:
-    """Makes calls to one guest. A slot is used for one call only, whatever became of it."""
+    """Makes calls to one guest. A slot is used for one call only, whatever became of it.
 
-    def __init__(self, runner: CommandRunner, pid: int, fd: int) -> None:
+    A call may take `grace` seconds beyond the time for which its request is held.
+    """
+
+    def __init__(self, runner: CommandRunner, pid: int, fd: int, *, grace: float) -> None:
         self._runner = runner
+        self._grace = grace
         self._pid, self._fd = str(pid), str(fd)
         self._slots: dict[str, None] = {}
         self._used: dict[str, None] = {}
@@ -125,7 +126,7 @@ class Relay:
             del self._used[next(iter(self._used))]
         arguments = await self._arguments({**request, "have": len(self._slots)}, slot)
         command = ["sh", "-c", _SCRIPT, "relay", FOLDER, self._pid, self._fd, slot, *arguments]
-        result = await self._runner.execute(command, timeout=hold + _GRACE)
+        result = await self._runner.execute(command, timeout=hold + self._grace)
         return self._parse(result)
 
     async def _arguments(self, request: Mapping[str, Any], slot: str) -> list[str]:

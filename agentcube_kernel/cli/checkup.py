@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import statistics
 import time
 from dataclasses import dataclass, field
@@ -73,7 +72,7 @@ class Checkup:
     again however the checkup ends, cancellation included; one that was attached to is left as it was.
     """
 
-    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    environ: Mapping[str, str] | None = field(default=None, repr=False)
     timeout: float = 150.0
     on_start: Callable[[str], None] = lambda name: None
     on_step: Callable[[Step], None] = lambda step: None
@@ -134,16 +133,9 @@ class Checkup:
     async def _read_settings(self) -> str:
         self._settings = settings = Settings.load(self.environ)
         lines = [
-            f"{label} {value}  ({settings.origin(name)})"
-            for name, label in (
-                ("router_url", "Router"),
-                ("workload_manager_url", "WorkloadManager"),
-                ("picod_url", "PicoD"),
-                ("session_id", "session"),
-                ("interpreter", "interpreter"),
-                ("namespace", "namespace"),
-            )
-            if (value := getattr(settings, name)) is not None
+            f"{row.name} {value}  ({origin})"
+            for row, value, origin in settings.in_force()
+            if origin != "default" or row.name in ("namespace", "interpreter")
         ]
         if settings.uses_embedded_gateway:
             lines.insert(
@@ -162,6 +154,7 @@ class Checkup:
     async def _reach(self) -> str:
         settings = self._settings
         if settings.uses_embedded_gateway:
+            settings.check_embedded_allowed()
             from ..gateway.launcher import GatewayStartError, ensure_gateway
 
             try:
@@ -178,7 +171,9 @@ class Checkup:
         if settings.router_url is not None:
             told.append(await _answers(f"{settings.router_url}/health/ready", "the Router"))
         if settings.workload_manager_url is not None:
-            async with AsyncControlPlaneClient(settings.workload_manager_url) as control_plane:
+            async with AsyncControlPlaneClient(
+                settings.workload_manager_url, credentials=settings.credentials
+            ) as control_plane:
                 await control_plane.health()
             told.append("the WorkloadManager is healthy")
         return "\n".join(told)

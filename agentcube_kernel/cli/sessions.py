@@ -164,7 +164,8 @@ def _find(word: str, known: Sequence[SessionRecord], *, force: bool) -> list[Ses
 
 
 def _stranger(session_id: str) -> SessionRecord:
-    from ..config import Settings, check_segment
+    from ..arguments import check_segment
+    from ..config import Settings
 
     settings = Settings.load()
     url = settings.workload_manager_url

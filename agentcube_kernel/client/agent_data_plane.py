@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from ..arguments import check_text, check_timeout
-from ..config import check_segment
+from ..arguments import check_segment, check_text, check_timeout
 from ..errors import (
     ConfigurationError,
     Delivery,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from ..errors import ClientStateError
 from ..wire.data_plane import DEFAULT_TIMEOUT
 from ..wire.endpoints import InvocationEndpoint
-from ..wire.http import DEFAULT_CONNECT_TIMEOUT, DEFAULT_LIMIT
+from ..wire.http import DEFAULT_LIMIT
 from .data_plane import AsyncCodeInterpreterDataPlaneClient
 from .operations import Operations
 from .session import AsyncSessionClient, Creation
@@ -57,7 +57,7 @@ class AsyncCodeInterpreterClient(Operations, AsyncSessionClient):
             the Router otherwise or when it serves only sessions with an owner.
         on_session: called the moment the id of a created session is known; when it raises, the session is deleted.
         timeout: default of every call, in seconds.
-        connect_timeout: for one connection, in seconds.
+        connect_timeout: for one connection, in seconds; default `AGENTCUBE_CONNECT`, then 5.
         max_connections: requests in flight at once; more wait.
         transport: takes the place of the network.
 
@@ -86,7 +86,7 @@ class AsyncCodeInterpreterClient(Operations, AsyncSessionClient):
         create_through: CreateThrough = "auto",
         on_session: Callable[[SessionInfo], Awaitable[None] | None] | None = None,
         timeout: float = DEFAULT_TIMEOUT,
-        connect_timeout: float = DEFAULT_CONNECT_TIMEOUT,
+        connect_timeout: float | None = None,
         max_connections: int = DEFAULT_LIMIT,
         transport: AsyncTransport | None = None,
     ) -> None:
@@ -145,6 +145,7 @@ class AsyncCodeInterpreterClient(Operations, AsyncSessionClient):
             connect_timeout=self.connect_timeout,
             auth=self._router_auth,
             max_connections=self._max_connections,
+            timings=self.settings.timings,
             transport=self._transport,
         )
         return self._data_plane

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..arguments import check_timeout
-from ..config import check_segment, check_url
+from ..arguments import check_segment, check_timeout, check_url
 from ..errors import ArgumentTypeError, ConfigurationError
 from ..wire.auth import explicit_auth
 from ..wire.data_plane import DEFAULT_TIMEOUT, DataPlane

@@ -33,7 +33,6 @@ from ..wire.auth import (
     resolve_workload_manager_auth,
 )
 from ..wire.control_plane import AsyncControlPlaneClient, check_ttl
-from ..wire.http import DEFAULT_CONNECT_TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
@@ -88,7 +87,7 @@ class AsyncSessionClient:
         create_through: CreateThrough,
         on_session: Callable[[SessionInfo], Awaitable[None] | None] | None,
         timeout: float,
-        connect_timeout: float,
+        connect_timeout: float | None,
         max_connections: int,
         transport: AsyncTransport | None,
         verbose: bool,
@@ -107,7 +106,7 @@ class AsyncSessionClient:
         self.ttl = None if ttl is None else check_ttl(ttl)
         self.timeout = check_timeout(timeout, default=120.0)
         self.connect_timeout = check_timeout(
-            connect_timeout, name="connect_timeout", default=DEFAULT_CONNECT_TIMEOUT
+            connect_timeout, name="connect_timeout", default=self.settings.timings.connect
         )
         if create_through not in ("auto", "workload-manager", "router"):
             raise ConfigurationError(
@@ -269,6 +268,7 @@ class AsyncSessionClient:
     async def _locate(self) -> tuple[str | None, str | None]:
         settings = self.settings
         if settings.uses_embedded_gateway:
+            settings.check_embedded_allowed()
             return await self._start_gateway()
         if settings.picod_url is None and settings.router_url is None:
             raise ConfigurationError(

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("agentcube_kernel.magics")
 
-INTERRUPT_PATIENCE = 10.0
 """Seconds that an interrupted cell gets to end, before it is no longer waited for."""
 
 _EXIT_CODE = re.compile(r"exit (?:status|code) (-?\d+)")
@@ -102,9 +101,9 @@ class CellRun:
     async def _stop(self, sandbox: AsyncSandbox, pump: asyncio.Task[CellEnd]) -> bool:
         """Interrupt the cell and show what it still says; whether it has ended."""
         with contextlib.suppress(AgentCubeError, TimeoutError):
-            async with asyncio.timeout(INTERRUPT_PATIENCE):
+            async with asyncio.timeout(sandbox.timings.interrupt):
                 await sandbox.interrupt()
-        done, _ = await asyncio.wait({pump}, timeout=INTERRUPT_PATIENCE)
+        done, _ = await asyncio.wait({pump}, timeout=sandbox.timings.interrupt)
         if not done:
             pump.cancel()
             await asyncio.wait({pump})

@@ -106,7 +106,9 @@ async def _delete_there(
             return Outcome.GONE
     else:
         place = _Place(_workload_manager(session, settings))
-    async with AsyncControlPlaneClient(place.url, auth=place.auth) as client:
+    async with AsyncControlPlaneClient(
+        place.url, auth=place.auth, credentials=settings.credentials
+    ) as client:
         return Outcome.DELETED if await client.delete_session(session.session_id) else Outcome.GONE
 
 

@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from urllib.parse import urlencode
 
-from ..config import check_url
+from ..arguments import check_url
 from ..errors import (
     ArgumentTypeError,
     AuthenticationError,
@@ -24,6 +24,8 @@ from ..errors import (
     ExchangeError,
 )
 from ..secret import Secret
+from .token_command import TokenCommandAuth
+from .tokens import FetchedToken, check_token
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("agentcube_kernel.auth")
 
-_REFRESH_BUFFER = 30.0
 _LONGEST_TOKEN = 64 * 1024
 
 
@@ -50,7 +51,7 @@ class TokenAuth:
     """A token that never changes."""
 
     def __init__(self, token: str | Secret) -> None:
-        self._token = _checked(token, "token")
+        self._token = check_token(token, "token")
 
     def __repr__(self) -> str:
         return f"TokenAuth({self._token!r})"
@@ -85,7 +86,7 @@ class TokenFileAuth:
             seen = (status.st_mtime_ns, status.st_size, status.st_ino)
             if seen != self._seen:
                 with open(self._path, encoding="utf-8") as file:
-                    self._token = _checked(file.read(_LONGEST_TOKEN).strip(), "token")
+                    self._token = check_token(file.read(_LONGEST_TOKEN).strip(), "token")
                 self._seen = seen
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not text"
@@ -104,7 +105,7 @@ class TokenFileAuth:
             self._seen = None
 
 
-class ServiceAccountAuth:
+class ServiceAccountAuth(FetchedToken):
     """OAuth2 client credentials: a token fetched when first needed, once for all who wait for it.
 
     It is renewed 30 seconds before it expires (half-way for tokens that live less than a minute). `timeout` is
@@ -123,46 +124,18 @@ class ServiceAccountAuth:
         transport: AsyncTransport | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        super().__init__(clock=clock)
         self._token_url = check_url(token_url, name="token_url")
         self._client_id, self._client_secret = client_id, Secret.of(client_secret)
         self._scope = scope
         self._headers = dict(headers or {})
         self._connect, self._read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
         self._transport = transport
-        self._clock = clock
-        self._token: Secret | None = None
-        self._expires = 0.0
-        self._fetches: dict[asyncio.AbstractEventLoop, asyncio.Task[Secret]] = {}
 
     def __repr__(self) -> str:
         return f"ServiceAccountAuth({self._token_url!r}, client_id={self._client_id!r})"
 
-    async def get_token(self) -> str:
-        """A token that is valid for a while yet. Cancelling one waiter does not disturb the others.
-
-        Raises:
-            AuthenticationError: the token endpoint cannot be reached, refuses, or does not answer as OAuth2 asks.
-        """
-        if self._token is not None and self._clock() < self._expires:
-            return self._token.reveal()
-        loop = asyncio.get_running_loop()
-        fetch = self._fetches.get(loop)
-        if fetch is None:
-            fetch = self._fetches[loop] = loop.create_task(self._fetch())
-            fetch.add_done_callback(lambda task: self._fetched(loop, task))
-        return (await asyncio.shield(fetch)).reveal()
-
-    def invalidate(self, token: str) -> None:
-        """Fetch a new token at the next request, unless that has happened already."""
-        if self._token is not None and token == self._token.reveal():
-            self._token = None
-
-    def _fetched(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Secret]) -> None:
-        self._fetches.pop(loop, None)
-        if not task.cancelled():
-            task.exception()  # every waiter may have been cancelled
-
-    async def _fetch(self) -> Secret:
+    async def _fetch(self) -> tuple[Secret, float]:
         from .http import Connections
 
         logger.debug("fetching a token from %s", self._token_url)
@@ -181,9 +154,7 @@ class ServiceAccountAuth:
         granted = _granted(answer.body)
         if granted is None:
             raise self._failed("did not answer with an access_token and expires_in.", status=answer.status)
-        self._token, lifetime = granted
-        self._expires = self._clock() + max(lifetime - _REFRESH_BUFFER, lifetime / 2)
-        return self._token
+        return granted
 
     def _request(self) -> HttpRequest:
         from .http import HttpRequest
@@ -231,7 +202,9 @@ def _granted(body: bytes) -> tuple[Secret, float] | None:
     """The token and its lifetime in seconds, from an answer of a token endpoint."""
     try:
         content = json.loads(body)
-        return _checked(content.get("access_token"), "access_token"), float(content.get("expires_in", 3600))
+        return check_token(content.get("access_token"), "access_token"), float(
+            content.get("expires_in", 3600)
+        )
     except (AttributeError, TypeError, ValueError, RecursionError):
         return None
 
@@ -264,12 +237,12 @@ class Authorizer:
 
     async def _ask(self, provider: AuthProvider) -> Secret:
         if self._inline:
-            return _checked(provider.get_token(), "token")
+            return check_token(provider.get_token(), "token")
         if inspect.iscoroutinefunction(provider.get_token):
-            return _checked(await provider.get_token(), "token")
+            return check_token(await provider.get_token(), "token")
         # Somebody else's provider may do blocking I/O in here.
         token = await asyncio.to_thread(provider.get_token)
-        return _checked(await token if inspect.isawaitable(token) else token, "token")
+        return check_token(await token if inspect.isawaitable(token) else token, "token")
 
     def invalidate(self, token: Secret | None) -> bool:
         """Drop a token that was refused; False when there is no point in trying again."""
@@ -282,7 +255,7 @@ class Authorizer:
 
 
 def resolve_router_auth(credentials: Credentials) -> AuthProvider | None:
-    """The credential for the Router: OAuth2 when configured, else the token, else the token file.
+    """The credential for the Router: OAuth2 when configured, else the token, the token command, the token file.
 
     The pod's service-account token is for the WorkloadManager only and is never shown to the Router.
     """
@@ -290,7 +263,7 @@ def resolve_router_auth(credentials: Credentials) -> AuthProvider | None:
 
 
 def resolve_workload_manager_auth(credentials: Credentials) -> AuthProvider | None:
-    """The credential for the WorkloadManager: the token, the token file, the pod's service-account token, OAuth2."""
+    """The credential for the WorkloadManager: token, token command, token file, the pod's token, OAuth2."""
     token = _token(credentials)
     if token is not None:
         return token
@@ -324,17 +297,6 @@ def _oauth(credentials: Credentials) -> AuthProvider | None:
 def _token(credentials: Credentials) -> AuthProvider | None:
     if credentials.token:
         return TokenAuth(credentials.token)
+    if credentials.token_command:
+        return TokenCommandAuth(credentials.token_command)
     return TokenFileAuth(credentials.token_file) if credentials.token_file else None
-
-
-def _checked(token: object, name: str) -> Secret:
-    """A token that can stand in a header; the message never shows it."""
-    if isinstance(token, Secret):
-        token = token.reveal()
-    if not isinstance(token, str):
-        raise ArgumentTypeError(f"{name} must be a str, not {type(token).__name__}.", name=name)
-    if not token:
-        raise ConfigurationError(f"{name} must not be empty.", name=name)
-    if not token.isascii() or not token.isprintable() or " " in token:
-        raise ConfigurationError(f"{name} must be one line of printable ASCII without spaces.", name=name)
-    return Secret(token)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from typing import TYPE_CHECKING, Any
 
-from ..arguments import check_timeout
-from ..config import Credentials, check_segment, check_url
+from ..arguments import check_segment, check_timeout, check_url
+from ..config import Settings
 from ..errors import (
     ArgumentTypeError,
     ConfigurationError,
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
+    from ..config import Credentials
     from .auth import AuthProvider
     from .endpoints import Kind
     from .http import AsyncTransport, HttpAnswer
@@ -44,8 +44,9 @@ CREATE_TIMEOUT = 130.0
 class AsyncControlPlaneClient:
     """Creates and deletes sessions at the WorkloadManager.
 
-    The URL is `workload_manager_url` or ``WORKLOAD_MANAGER_URL``; it is never guessed. The credential is `auth`,
-    `auth_token`, or what `credentials` or else the environment names, the pod's service-account token last.
+    The URL is `workload_manager_url` or `WORKLOAD_MANAGER_URL`; it is never guessed. The credential is `auth`,
+    `auth_token` or what `credentials` names; only when none of the three is given it is what the environment names, the
+    pod's service-account token last.
     """
 
     def __init__(
@@ -60,17 +61,20 @@ class AsyncControlPlaneClient:
         max_connections: int = 10,
         transport: AsyncTransport | None = None,
     ) -> None:
-        given = workload_manager_url or os.environ.get("WORKLOAD_MANAGER_URL")
-        if not given:
+        provider = explicit_auth(auth, auth_token)
+        if workload_manager_url is None or (provider is None and credentials is None):
+            found = Settings.load()
+            workload_manager_url = workload_manager_url or found.workload_manager_url
+            credentials = credentials or found.credentials
+        if workload_manager_url is None:
             raise ConfigurationError(
                 "No WorkloadManager is known: give workload_manager_url or set WORKLOAD_MANAGER_URL.",
                 name="workload_manager_url",
             )
-        self.base_url = check_url(given, name="workload_manager_url")
+        self.base_url = check_url(workload_manager_url, name="workload_manager_url")
         self.timeout = check_timeout(timeout, default=120.0)
-        provider = explicit_auth(auth, auth_token) or resolve_workload_manager_auth(
-            Credentials.load(os.environ)
-        )
+        if provider is None and credentials is not None:
+            provider = resolve_workload_manager_auth(credentials)
         connections = Connections(
             self.base_url,
             limit=max_connections,

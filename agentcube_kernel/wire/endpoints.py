@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import quote, urlsplit
 
-from ..config import check_segment, check_url
+from ..arguments import check_segment, check_url
 
 Kind = Literal["code-interpreter", "agent-runtime"]
 

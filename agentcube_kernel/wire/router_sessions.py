@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..config import check_segment
+from ..arguments import check_segment
 from ..errors import ConfigurationError, Delivery, ExchangeError, SessionCreateError
 from . import answers
 from .control_plane import CREATE_TIMEOUT
