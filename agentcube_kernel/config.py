@@ -287,18 +287,12 @@ class Settings:
 
         For what has to be known before an error can be shown to anybody: `load` will raise it.
         """
-        environment = _Environment(os.environ if environ is None else environ)
-        del environ
-        variable = environment.find(_ROWS[name])
-        default = cls()
-        try:
-            return (
-                getattr(default._holder(name), name)
-                if variable is None
-                else environment.value(_ROWS[name], variable)
-            )
-        except ConfigurationError:
-            return getattr(default._holder(name), name)
+        given = _given(environ)
+        if name in given:
+            variable, text = given[name]
+            with contextlib.suppress(ConfigurationError):
+                return _ROWS[name].parse(text, variable)
+        return getattr(cls()._holder(name), name)
 
     def override(self, **given: object) -> Settings:
         """The same settings with arguments in place of what was there; None leaves a setting as it is.
