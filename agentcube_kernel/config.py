@@ -7,6 +7,7 @@ here and a field of the same name to the class that holds it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
