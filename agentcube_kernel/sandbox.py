@@ -168,6 +168,11 @@ class AsyncSandbox:
         return self._channel.guest if self._channel is not None else None
 
     @property
+    def closed(self) -> bool:
+        """True after `close()` or `stop()`."""
+        return self._closed
+
+    @property
     def state(self) -> SandboxState:
         if self._closed:
             return SandboxState.CLOSED

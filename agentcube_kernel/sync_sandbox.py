@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from .client.code_interpreter import AsyncCodeInterpreterClient
+from .client.sync.facade import SyncFacade
 from .client.sync.portal import portal
 from .sandbox import AsyncSandbox, SandboxState
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-    from types import TracebackType
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from .channel.cell_result import CellResult
     from .channel.protocol import Event
@@ -20,13 +19,8 @@ if TYPE_CHECKING:
     from .sandbox import RecoveredCell
     from .timings import Timings
 
-T = TypeVar("T")
 
-# Sandboxes of the parent process, kept in a forked child so that their sockets are not touched there.
-_inherited: list[object] = []
-
-
-class Sandbox:
+class Sandbox(SyncFacade[AsyncSandbox]):
     """`AsyncSandbox`, waiting for every result; see there for arguments and promises.
 
     ::
@@ -52,33 +46,18 @@ class Sandbox:
         on_background: Callable[[Event], None] | None = None,
         on_notice: Callable[[str], None] | None = None,
     ) -> None:
-        self._core = AsyncSandbox(
-            client,
-            client_id=client_id,
-            new_client=new_client,
-            guest=guest,
-            env=env,
-            timings=timings,
-            on_background=on_background,
-            on_notice=on_notice,
+        super().__init__(
+            AsyncSandbox(
+                client,
+                client_id=client_id,
+                new_client=new_client,
+                guest=guest,
+                env=env,
+                timings=timings,
+                on_background=on_background,
+                on_notice=on_notice,
+            )
         )
-        self._pid = os.getpid()
-
-    def __repr__(self) -> str:
-        return repr(self._core).replace("<Async", "<", 1)
-
-    def __enter__(self) -> Sandbox:
-        core = self._async()
-        portal().run(core.__aenter__)
-        portal().at_exit(core.close)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        core = self._async()
-        portal().run(lambda: core.__aexit__(kind, error, traceback))
-        portal().not_at_exit(core.close)
 
     @property
     def client(self) -> AsyncCodeInterpreterClient:
@@ -101,6 +80,11 @@ class Sandbox:
         return self._core.guest
 
     @property
+    def closed(self) -> bool:
+        """True after `close()` or `stop()`."""
+        return self._core.closed
+
+    @property
     def state(self) -> SandboxState:
         """Where the sandbox is in its life."""
         return self._core.state
@@ -114,10 +98,6 @@ class Sandbox:
     def recovered(self) -> list[RecoveredCell]:
         """Cells that were running or had output waiting in the guest that was taken over."""
         return self._core.recovered
-
-    def open(self) -> None:
-        """See `AsyncSandbox.open`."""
-        self._run(lambda s: s.open())
 
     def stream_cell(
         self,
@@ -153,7 +133,7 @@ class Sandbox:
     ) -> CellResult:
         """See `AsyncSandbox.run_cell`. Ctrl-C interrupts the cell."""
         core = self._async()
-        if core.state is not SandboxState.CLOSED:
+        if not core.closed:
             portal().at_exit(core.close)
         return portal().run(
             lambda: core.run_cell(
@@ -217,37 +197,11 @@ class Sandbox:
         """See `AsyncSandbox.usage`."""
         return self._run(lambda s: s.usage())
 
-    def detach(self) -> str:
-        """See `AsyncSandbox.detach`."""
-        return self._async().detach()
-
-    def close(self) -> None:
-        """See `AsyncSandbox.close`."""
-        core = self._async()
-        portal().run(core.close)
-        portal().not_at_exit(core.close)
-
-    def stop(self, *, force: bool = False) -> None:
-        """See `AsyncSandbox.stop`."""
-        core = self._async()
-        portal().run(lambda: core.stop(force=force))
-        portal().not_at_exit(core.close)
-
-    def _async(self) -> AsyncSandbox:
-        if self._pid != os.getpid():
-            parent, self._pid = self._core, os.getpid()
-            _inherited.append(parent)
-            client = AsyncCodeInterpreterClient(settings=parent.client.settings, session_id=parent.session_id)
-            self._core = AsyncSandbox(client, on_background=parent.on_background, on_notice=parent.on_notice)
-        return self._core
-
-    def _run(self, call: Callable[[AsyncSandbox], Awaitable[T]]) -> T:
-        core = self._async()
-        if core.state is not SandboxState.CLOSED:
-            portal().at_exit(core.close)
-        return portal().run(lambda: call(core))
-
-    def _iterate(self, iterate: Callable[[AsyncSandbox], AsyncIterator[T]]) -> Iterator[T]:
-        core = self._async()
-        portal().at_exit(core.close)
-        return portal().iterate(lambda: iterate(core))
+    def _in_child(self, parent: AsyncSandbox) -> AsyncSandbox:
+        client = AsyncCodeInterpreterClient(settings=parent.client.settings, session_id=parent.session_id)
+        return AsyncSandbox(
+            client,
+            timings=parent.timings,
+            on_background=parent.on_background,
+            on_notice=parent.on_notice,
+        )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ...wire.data_plane import DEFAULT_TIMEOUT
 from ...wire.http import DEFAULT_LIMIT
 from ..agent_runtime import AsyncAgentRuntimeClient
-from .facade import SyncSessionClient
+from .session import SyncSessionClient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping

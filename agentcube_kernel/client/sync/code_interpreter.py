@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from ...wire.data_plane import DEFAULT_TIMEOUT
 from ...wire.http import DEFAULT_LIMIT
 from ..code_interpreter import AsyncCodeInterpreterClient
-from .facade import SyncSessionClient
 from .portal import portal
+from .session import SyncSessionClient
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
