@@ -192,11 +192,6 @@ class Credentials:
                 name=missing[0],
             )
 
-    @property
-    def has_oauth(self) -> bool:
-        """True when OAuth2 client credentials are configured."""
-        return self.oauth_token_url is not None
-
 
 def _given(environ: Mapping[str, str] | None) -> dict[str, tuple[str, Secret]]:
     """The variable and its text for each setting that is set. An empty variable counts as not set.

@@ -61,9 +61,6 @@ ENTRY_LIMIT = 512 * 1024
 SHORT_ANSWER = 1500
 """Longest answer, in characters, that the relay reads by itself instead of starting `cat`."""
 
-ATTENTION = frozenset({"execute_reply", "comm_reply", "input_request"})
-"""Event types that end a held request at once."""
-
 
 class ProtocolError(ValueError):
     """The other side sent something that is not of this protocol."""
