@@ -81,7 +81,6 @@ if TYPE_CHECKING:
         RemoteStorageError,
         RequestTooLargeError,
         ResponseError,
-        SandboxBusyError,
         SandboxError,
         SandboxUnreachableError,
         ServerError,
@@ -104,11 +103,17 @@ if TYPE_CHECKING:
         AsyncSandbox,
         SandboxState,
     )
+    from .secret import (
+        Secret,
+    )
     from .sync_cell_run import (
         SyncCellRun,
     )
     from .sync_sandbox import (
         Sandbox,
+    )
+    from .timings import (
+        Timings,
     )
     from .wire.auth import (
         AuthProvider,
@@ -121,6 +126,9 @@ if TYPE_CHECKING:
     )
     from .wire.retry import (
         RetryPolicy,
+    )
+    from .wire.token_command import (
+        TokenCommandAuth,
     )
 
 __all__ = [
@@ -178,10 +186,10 @@ __all__ = [
     "ResponseError",
     "RetryPolicy",
     "Sandbox",
-    "SandboxBusyError",
     "SandboxError",
     "SandboxState",
     "SandboxUnreachableError",
+    "Secret",
     "ServerError",
     "ServiceAccountAuth",
     "SessionCreateError",
@@ -192,7 +200,9 @@ __all__ = [
     "SessionNotFoundError",
     "Settings",
     "SyncCellRun",
+    "Timings",
     "TokenAuth",
+    "TokenCommandAuth",
     "TokenFileAuth",
     "TransferError",
     "Transferred",
@@ -269,7 +279,6 @@ _HOMES = {
         "RemoteStorageError",
         "RequestTooLargeError",
         "ResponseError",
-        "SandboxBusyError",
         "SandboxError",
         "SandboxUnreachableError",
         "ServerError",
@@ -284,7 +293,10 @@ _HOMES = {
         "SandboxState",
     ),
     "sync_cell_run": ("SyncCellRun",),
+    "secret": ("Secret",),
     "sync_sandbox": ("Sandbox",),
+    "timings": ("Timings",),
+    "wire.token_command": ("TokenCommandAuth",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -7,6 +7,7 @@ import os
 import posixpath
 import shlex
 from collections.abc import Mapping, Sequence
+from urllib.parse import urlsplit
 
 from .errors import ArgumentTypeError, ConfigurationError, OutsideWorkspaceError
 
@@ -171,3 +172,45 @@ def local_path(value: object, *, name: str = "local_path") -> str:
     if not text or "\0" in text:
         raise ConfigurationError(f"{name} must be a path, not {text!r}.", name=name)
     return os.path.expanduser(text)
+
+
+def check_url(value: object, *, name: str) -> str:
+    """A base URL without its trailing slash.
+
+    Raises:
+        ConfigurationError: it is not an http(s) URL with a host, or carries a user, a query or a fragment.
+    """
+    if not isinstance(value, str):
+        raise ArgumentTypeError(f"{name} must be a URL as str, not {type(value).__name__}.", name=name)
+    try:
+        parts = urlsplit(value.strip())
+        _ = parts.port
+    except ValueError as error:
+        raise ConfigurationError(f"{name} is not a valid URL: {error}.", name=name) from None
+    if parts.username is not None or parts.password is not None:
+        raise ConfigurationError(
+            f"{name} must not carry a user or password; give the credential as a token instead.", name=name
+        )
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigurationError(
+            f"{name} must be an http:// or https:// URL such as http://router.example:8080, not {value!r}.",
+            name=name,
+        )
+    if parts.query or parts.fragment:
+        raise ConfigurationError(f"{name} must be a base URL without '?' and '#', not {value!r}.", name=name)
+    return value.strip().rstrip("/")
+
+
+def check_segment(value: object, *, name: str) -> str:
+    """A name that becomes one segment of a URL's path.
+
+    Raises:
+        ConfigurationError: it is empty, contains ``/``, white space or control characters, or is ``.`` or ``..``.
+    """
+    if not isinstance(value, str):
+        raise ArgumentTypeError(f"{name} must be a str, not {type(value).__name__}.", name=name)
+    if not value or value in (".", "..") or not value.isprintable() or any(c in "/\\ " for c in value):
+        raise ConfigurationError(
+            f"{name} must be a plain name without '/' and spaces, not {value!r}.", name=name
+        )
+    return value

@@ -41,8 +41,7 @@
         ├── GuestStartError
         ├── GuestLostError
         ├── SandboxUnreachableError
-        ├── CellTimeoutError (TimeoutError)  .timeout  .started  .events
-        └── SandboxBusyError
+        └── CellTimeoutError (TimeoutError)  .timeout  .started  .events
 
 A message says what happened and what to do; everything a program may want to decide on is an attribute.
 No error carries a credential, and no type of the HTTP library ever shows.
@@ -368,10 +367,6 @@ class CellTimeoutError(SandboxError, TimeoutError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return restored, (type(self), str(self), dict(self.__dict__))
-
-
-class SandboxBusyError(SandboxError):
-    """The sandbox runs something else just now."""
 
 
 def _tail(text: str, limit: int = 2000) -> str:

@@ -22,6 +22,7 @@ from .channel.channel import Channel, cell_task, comm_task
 from .channel.relay import FOLDER, GuestRef
 from .channel.shell_cells import shell_command, start_shell_cell
 from .channel.trust import Trust
+from .config import Settings
 from .errors import (
     AgentCubeError,
     ArgumentTypeError,
@@ -30,9 +31,9 @@ from .errors import (
     GuestStartError,
     SessionNotFoundError,
 )
-from .results import CommandResult, Ownership
+from .results import Ownership
+from .shared_attempt import SharedAttempt
 from .text import well_formed
-from .wire.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
@@ -42,8 +43,7 @@ if TYPE_CHECKING:
     from .channel.protocol import Event
     from .channel.recovery import Recovery
     from .client.code_interpreter import AsyncCodeInterpreterClient
-
-_SHUT_DOWN_PATIENCE = 10.0
+    from .timings import Timings
 
 
 class SandboxState(Enum):
@@ -63,19 +63,6 @@ class RecoveredCell:
     """A cell of an earlier process that had not ended when this one took its guest over."""
 
     id: str
-
-
-class _DataPlaneRunner:
-    """What the channel needs, of the client's data plane. The channel does its own retrying."""
-
-    def __init__(self, client: AsyncCodeInterpreterClient) -> None:
-        self._client = client
-
-    async def run_command(self, command: Sequence[str], *, timeout: float) -> CommandResult:
-        return await self._client.data_plane.execute(command, timeout=timeout, retry=RetryPolicy.NONE)
-
-    async def put_file(self, path: str, data: bytes) -> None:
-        await self._client.data_plane.upload_bytes(path, data)
 
 
 class AsyncSandbox:
@@ -103,6 +90,7 @@ class AsyncSandbox:
         new_client: makes the client for another session when an owned one is gone.
         guest: take this guest over, as the client it names; see `recovered`.
         env: environment variables of the interpreter, if this sandbox is the one that starts it.
+        timings: how long each thing is waited for; by default as the client's settings say.
         on_background: gets events that belong to no running cell: output of threads after their cell's end.
         on_notice: gets lines about a start that takes long.
 
@@ -117,16 +105,19 @@ class AsyncSandbox:
         new_client: Callable[[], AsyncCodeInterpreterClient] | None = None,
         guest: GuestRef | None = None,
         env: Mapping[str, str] | None = None,
+        timings: Timings | None = None,
         on_background: Callable[[Event], None] | None = None,
         on_notice: Callable[[str], None] | None = None,
     ) -> None:
         if client is None:
             from .client.code_interpreter import AsyncCodeInterpreterClient
 
-            new_client = new_client or AsyncCodeInterpreterClient
+            settings = Settings.load().override(timings=timings)
+            new_client = new_client or (lambda: AsyncCodeInterpreterClient(settings=settings))
             client = new_client()
         self.client = client
         self.client_id = client_id or uuid.uuid4().hex
+        self.timings = timings or client.settings.timings
         self.recovered: list[RecoveredCell] = []
         """Cells that were running or had output waiting in the guest that was taken over."""
         self.execution_count = 0
@@ -141,7 +132,7 @@ class AsyncSandbox:
         self.on_background = on_background
         self.on_notice = on_notice
         self._channel: Channel | None = None
-        self._opening: asyncio.Task[None] | None = None
+        self._opening = SharedAttempt(self._open, name="agentcube-open")
         self._recovery: Recovery | None = None
         self._runs: dict[str, CellRun] = {}
         self._lost: Exception | None = None
@@ -178,10 +169,15 @@ class AsyncSandbox:
         return self._channel.guest if self._channel is not None else None
 
     @property
+    def closed(self) -> bool:
+        """True after `close()` or `stop()`."""
+        return self._closed
+
+    @property
     def state(self) -> SandboxState:
         if self._closed:
             return SandboxState.CLOSED
-        if self._opening is not None and not self._opening.done():
+        if self._opening.running:
             return SandboxState.OPENING
         if self._lost is not None:
             return SandboxState.LOST
@@ -204,10 +200,7 @@ class AsyncSandbox:
             raise ClientStateError("This sandbox is closed; make a new one.", session_id=self.session_id)
         if not self._fresh_guest_needed:
             return
-        if self._opening is None or self._opening.done():
-            self._opening = asyncio.get_running_loop().create_task(self._open(), name="agentcube-open")
-            self._opening.add_done_callback(_retrieve)
-        await asyncio.shield(self._opening)
+        await self._opening.join()
 
     async def _open(self) -> None:
         if isinstance(self._lost, SessionNotFoundError):
@@ -215,7 +208,7 @@ class AsyncSandbox:
         await self.client.open()
         if self._channel is None:
             self._channel = Channel(
-                _DataPlaneRunner(self.client),
+                self.client.data_plane.wire,
                 client_id=self.client_id,
                 session_id=self.session_id,
                 trust=lambda: self.trust,
@@ -223,6 +216,7 @@ class AsyncSandbox:
                 on_notice=lambda text: self.on_notice and self.on_notice(text),
                 on_loss=self._note,
                 env=self._env,
+                timings=self.timings,
             )
         try:
             await self._find_guest(self._channel)
@@ -397,6 +391,7 @@ class AsyncSandbox:
         return await wait_for_cell(
             run,
             read(),
+            patience=self.timings.interrupt,
             timeout=timeout,
             queue_timeout=queue_timeout,
             on_cancel=on_cancel,
@@ -469,7 +464,7 @@ class AsyncSandbox:
     # Questions.
 
     async def complete(self, code: str, cursor_pos: int) -> dict[str, Any]:
-        """Content of a `complete_reply`; also while a cell runs. `{}` when there is no answer within 10 s."""
+        """Content of a `complete_reply`; also while a cell runs. `{}` if none comes within `timings.question`."""
         return await self._ask("complete", code=well_formed(code), cursor_pos=cursor_pos)
 
     async def inspect(self, code: str, cursor_pos: int, detail_level: int = 0) -> dict[str, Any]:
@@ -515,21 +510,16 @@ class AsyncSandbox:
         channel = self._channel
         if channel is not None and self.client.settings.picod_url is not None and not self._closed:
             with contextlib.suppress(AgentCubeError, TimeoutError):
-                async with asyncio.timeout(_SHUT_DOWN_PATIENCE):
+                async with asyncio.timeout(self.timings.interrupt):
                     await channel.shut_down_guest()
                     folder = shlex.quote(FOLDER.split("/")[0])
-                    await _DataPlaneRunner(self.client).run_command(
-                        ["sh", "-c", f"rm -rf {folder}"], timeout=10
-                    )
+                    await self.client.data_plane.wire.execute(["sh", "-c", f"rm -rf {folder}"], timeout=10)
         await self._close_channel()
         await self.client.stop(force=force)
 
     async def _close_channel(self) -> None:
         self._closed = True
-        opening, self._opening = self._opening, None
-        if opening is not None and not opening.done():
-            opening.cancel()
-            await asyncio.wait({opening})
+        await self._opening.cancel()
         if self._channel is not None:
             await self._channel.close()
         for run in list(self._runs.values()):
@@ -538,9 +528,3 @@ class AsyncSandbox:
     async def _stop_quietly(self) -> None:
         with contextlib.suppress(AgentCubeError):
             await self.stop()
-
-
-def _retrieve(task: asyncio.Task[None]) -> None:
-    """Take the exception of an attempt that nobody waits for any more."""
-    if not task.cancelled():
-        task.exception()

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from .client.code_interpreter import AsyncCodeInterpreterClient
-from .client.sync.portal import portal
+from .client.sync.facade import SyncFacade
 from .sandbox import AsyncSandbox, SandboxState
 from .sync_cell_run import SyncCellRun
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-    from types import TracebackType
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from .channel.cell_result import CellResult
     from .channel.protocol import Event
@@ -20,14 +18,10 @@ if TYPE_CHECKING:
     from .channel.trust import Trust
     from .results import Ownership
     from .sandbox import RecoveredCell
-
-T = TypeVar("T")
-
-# Sandboxes of the parent process, kept in a forked child so that their sockets are not touched there.
-_inherited: list[object] = []
+    from .timings import Timings
 
 
-class Sandbox:
+class Sandbox(SyncFacade[AsyncSandbox]):
     """`AsyncSandbox`, waiting for every result; see there for arguments and promises.
 
     ::
@@ -49,35 +43,22 @@ class Sandbox:
         new_client: Callable[[], AsyncCodeInterpreterClient] | None = None,
         guest: GuestRef | None = None,
         env: Mapping[str, str] | None = None,
+        timings: Timings | None = None,
         on_background: Callable[[Event], None] | None = None,
         on_notice: Callable[[str], None] | None = None,
     ) -> None:
-        self._core = AsyncSandbox(
-            client,
-            client_id=client_id,
-            new_client=new_client,
-            guest=guest,
-            env=env,
-            on_background=on_background,
-            on_notice=on_notice,
+        super().__init__(
+            AsyncSandbox(
+                client,
+                client_id=client_id,
+                new_client=new_client,
+                guest=guest,
+                env=env,
+                timings=timings,
+                on_background=on_background,
+                on_notice=on_notice,
+            )
         )
-        self._pid = os.getpid()
-
-    def __repr__(self) -> str:
-        return repr(self._core).replace("<Async", "<", 1)
-
-    def __enter__(self) -> Sandbox:
-        core = self._async()
-        portal().run(core.__aenter__)
-        portal().at_exit(core.close)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        core = self._async()
-        portal().run(lambda: core.__aexit__(kind, error, traceback))
-        portal().not_at_exit(core.close)
 
     @property
     def client(self) -> AsyncCodeInterpreterClient:
@@ -98,6 +79,11 @@ class Sandbox:
     def guest(self) -> GuestRef | None:
         """What another process needs to take this guest over, or None while there is none."""
         return self._core.guest
+
+    @property
+    def closed(self) -> bool:
+        """True after `close()` or `stop()`."""
+        return self._core.closed
 
     @property
     def state(self) -> SandboxState:
@@ -122,10 +108,6 @@ class Sandbox:
     def recovered(self) -> list[RecoveredCell]:
         """Cells that were running or had output waiting in the guest that was taken over."""
         return self._core.recovered
-
-    def open(self) -> None:
-        """See `AsyncSandbox.open`."""
-        self._run(lambda s: s.open())
 
     def start_cell(
         self,
@@ -246,38 +228,13 @@ class Sandbox:
         """See `AsyncSandbox.usage`."""
         return self._run(lambda s: s.usage())
 
-    def detach(self) -> str:
-        """See `AsyncSandbox.detach`."""
-        return self._async().detach()
-
-    def close(self) -> None:
-        """See `AsyncSandbox.close`."""
-        core = self._async()
-        portal().run(core.close)
-        portal().not_at_exit(core.close)
-
-    def stop(self, *, force: bool = False) -> None:
-        """See `AsyncSandbox.stop`."""
-        core = self._async()
-        portal().run(lambda: core.stop(force=force))
-        portal().not_at_exit(core.close)
-
-    def _async(self) -> AsyncSandbox:
-        if self._pid != os.getpid():
-            parent, self._pid = self._core, os.getpid()
-            _inherited.append(parent)
-            client = AsyncCodeInterpreterClient(settings=parent.client.settings, session_id=parent.session_id)
-            self._core = AsyncSandbox(client, on_background=parent.on_background, on_notice=parent.on_notice)
-            self._core.trust = parent.trust
-        return self._core
-
-    def _run(self, call: Callable[[AsyncSandbox], Awaitable[T]]) -> T:
-        core = self._async()
-        if core.state is not SandboxState.CLOSED:
-            portal().at_exit(core.close)
-        return portal().run(lambda: call(core))
-
-    def _iterate(self, iterate: Callable[[AsyncSandbox], AsyncIterator[T]]) -> Iterator[T]:
-        core = self._async()
-        portal().at_exit(core.close)
-        return portal().iterate(lambda: iterate(core))
+    def _in_child(self, parent: AsyncSandbox) -> AsyncSandbox:
+        client = AsyncCodeInterpreterClient(settings=parent.client.settings, session_id=parent.session_id)
+        sandbox = AsyncSandbox(
+            client,
+            timings=parent.timings,
+            on_background=parent.on_background,
+            on_notice=parent.on_notice,
+        )
+        sandbox.trust = parent.trust
+        return sandbox

@@ -14,8 +14,9 @@ PACKAGE = Path(__file__).parent.parent / "agentcube_kernel"
 # rows above its own. `guest` and `gateway` stand apart.
 FLOORS = (
     {"errors"},
-    {"text", "arguments", "results", "shared_attempt"},
+    {"text", "secret", "arguments", "results", "shared_attempt"},
     {"timings"},
+    {"setting"},
     {"config"},
     {"wire"},
     {"sessions"},
@@ -85,6 +86,43 @@ def test_imports_point_one_way(path: Path) -> None:
     known = {p.name.removesuffix(".py") for p in PACKAGE.iterdir()}
     for other in set(imported_rooms(path)) & known - {own}:
         assert other in allowed(own), f"{own} must not import {other}"
+
+
+def modules_imported_at_start(path: Path, modules: set[str]) -> set[str]:
+    """The modules of ours that importing a file imports, those for type checkers aside."""
+    own = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    found: set[str] = set()
+    statements: list[ast.stmt] = list(ast.parse(path.read_text(encoding="utf-8")).body)
+    while statements:
+        node = statements.pop()
+        if isinstance(node, ast.If):
+            guarded = ast.unparse(node.test).startswith("TYPE_CHECKING")
+            statements += node.orelse if guarded else [*node.body, *node.orelse]
+        elif isinstance(node, ast.Try):
+            statements += [*node.body, *(line for handler in node.handlers for line in handler.body)]
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = ".".join(own[: -node.level]) if node.level else ""
+            base = ".".join(filter(None, (above, node.module)))
+            found |= {name if (name := f"{base}.{alias.name}") in modules else base for alias in node.names}
+    return found & modules
+
+
+def test_no_import_circles() -> None:
+    """No module is imported, however indirectly, by what it imports itself."""
+    names = {
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in FILES
+    }
+    imports = {name: modules_imported_at_start(path, set(names)) for name, path in names.items()}
+    for name in names:
+        reached: set[str] = set()
+        ahead = set(imports[name])
+        while ahead:
+            reached |= ahead
+            ahead = {other for module in ahead for other in imports[module]} - reached
+        assert name not in reached, f"{name} imports itself through {sorted(reached)}"
 
 
 def test_one_module_knows_the_http_library() -> None:

@@ -8,14 +8,20 @@ import pytest
 
 from agentcube_kernel.channel.relay import GuestRef
 from agentcube_kernel.client.code_interpreter import AsyncCodeInterpreterClient
+from agentcube_kernel.config import Settings
 from agentcube_kernel.errors import (
     AgentCubeError,
     ClientStateError,
     GuestLostError,
+    SandboxUnreachableError,
     SessionNotFoundError,
 )
 from agentcube_kernel.sandbox import AsyncSandbox, SandboxState
+from agentcube_kernel.timings import Timings
+from tests.endpoints import Endpoint
+from tests.faultproxy import Fault, FaultPlan, FaultProxy
 from tests.sandboxes import Running, attached, opened
+from tests.test_faults import through
 
 WAIT_FOR_FILE = """
 import os, time
@@ -268,3 +274,26 @@ async def test_environment_of_the_interpreter() -> None:
             "import os; os.environ['GREETING'], [k for k in os.environ if 'TOKEN' in k]"
         )
         assert result.text == "('hello', [])"
+
+
+async def test_waiting_times_of_its_own(endpoint: Endpoint) -> None:
+    """A sandbox waits as long as its timings say: a short hold asks more often, a short patience gives up sooner."""
+    async with FaultProxy(endpoint.data_url) as proxy:
+        client = AsyncCodeInterpreterClient(settings=Settings.load(through(proxy, endpoint)))
+        async with AsyncSandbox(client, timings=Timings(hold=0.2, patience=1)) as sandbox:
+            before = len(proxy.requests)
+            await sandbox.run_cell("import time; time.sleep(1.5)")
+            assert len(proxy.requests) - before >= 5
+            proxy.plan = FaultPlan(rate=1.0, kinds=[Fault.STATUS_504_BEFORE])
+            with pytest.raises(SandboxUnreachableError, match="for 1 s"):
+                await sandbox.run_cell("1")
+            proxy.plan = FaultPlan()
+
+
+async def test_waiting_times_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without timings of its own a sandbox takes those of the settings, its client's connections too."""
+    monkeypatch.setenv("AGENTCUBE_HOLD", "7")
+    monkeypatch.setenv("AGENTCUBE_CONNECT", "2.5")
+    assert AsyncSandbox().timings == Timings(hold=7, connect=2.5)
+    assert AsyncSandbox().client.connect_timeout == 2.5
+    assert AsyncSandbox(timings=Timings(hold=3)).client.settings.timings == Timings(hold=3)

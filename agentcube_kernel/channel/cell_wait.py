@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from .cell_run import CellRun
     from .protocol import Event
 
-INTERRUPT_PATIENCE = 10.0
-"""Seconds that an interrupted cell gets to end, before it is no longer waited for."""
 
 _HAND_OVER = 3.0
 """Seconds that a cancelled wait may spend on telling the sandbox."""
@@ -44,6 +42,7 @@ async def wait_for_cell(
     run: CellRun,
     reading: Coroutine[Any, Any, T],
     *,
+    patience: float,
     timeout: float | None = None,
     queue_timeout: float | None = None,
     on_cancel: str = "interrupt",
@@ -54,6 +53,7 @@ async def wait_for_cell(
     """Return what `reading`, which reads the events of `run` to their end, returns.
 
     Args:
+        patience: seconds that the interrupted cell gets to end, before it is no longer waited for.
         timeout: seconds from the cell's beginning, after which it is interrupted.
         queue_timeout: seconds that it may wait behind other cells, after which it is taken out of the queue.
         on_cancel: what a cancelled call does to the cell: `interrupt`, or `leave` it running.
@@ -68,8 +68,8 @@ async def wait_for_cell(
         limit = await _expired(run, reader, _seconds(timeout), _seconds(queue_timeout))
         if limit is None:
             return await reader
-        await _tell(run, INTERRUPT_PATIENCE)
-        await asyncio.wait({reader}, timeout=INTERRUPT_PATIENCE)
+        await _tell(run, patience)
+        await asyncio.wait({reader}, timeout=patience)
         if reader.done() and isinstance(reader.exception(), AgentCubeError):
             return await reader  # the sandbox was lost meanwhile
         raise CellTimeoutError(

@@ -15,7 +15,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import AgentCubeError, GuestLostError, ResponseError
-from .connection import PATIENCE, GuestConnection
+from ..timings import Timings
+from .connection import GuestConnection
 from .event_stream import EventStream
 from .events import Form, event_type
 from .exit import admit, admit_reply
@@ -30,12 +31,6 @@ if TYPE_CHECKING:
     from .relay import CommandRunner, GuestRef
 
 logger = logging.getLogger("agentcube_kernel.channel")
-
-HOLD = 20.0
-"""Seconds for which a call is held at most: below every common proxy's limit."""
-
-LISTEN = 600.0
-"""Seconds without any output after which threads and tasks that outlive their cell are no longer listened to."""
 
 _JOINED = 256 * 1024
 
@@ -61,14 +56,15 @@ class Channel:
         on_notice: Callable[[str], None] | None = None,
         on_loss: Callable[[Exception], None] = lambda error: None,
         env: Mapping[str, str] | None = None,
-        patience: float = PATIENCE,
+        timings: Timings | None = None,
     ) -> None:
+        self._timings = timings = timings or Timings()
         self._connection = GuestConnection(
             runner,
             client_id=client_id,
             session_id=session_id,
             env=env or {},
-            patience=patience,
+            timings=timings,
             on_notice=on_notice,
             on_loss=on_loss,
         )
@@ -167,7 +163,7 @@ class Channel:
                 sent = list(self._unsent)
                 if sent:
                     request = {"op": "run", "tasks": sent}
-                answer = await self._connection.exchange(request, hold=HOLD)
+                answer = await self._connection.exchange(request, hold=self._timings.hold)
                 for task in sent:
                     if task in self._unsent:
                         self._unsent.remove(task)
@@ -184,7 +180,7 @@ class Channel:
     def _expects_more(self, answer: Answer) -> bool:
         if self._streams or self._recovers or answer.more or self._unsent:
             return True
-        return answer.live and time.monotonic() - self._heard < LISTEN
+        return answer.live and time.monotonic() - self._heard < self._timings.listen
 
     @property
     def _recovers(self) -> bool:
@@ -225,8 +221,9 @@ class Channel:
 
     async def ask(self, what: str, **fields: Any) -> dict[str, Any]:
         """Have the interpreter answer a question, also while a cell runs; {} when it does not answer in time."""
-        question = {"op": "ask", "id": uuid.uuid4().hex, "what": what, "wait": 10.0, **fields}
-        answer = await self._connection.exchange(question, hold=10.0)
+        wait = self._timings.question
+        question = {"op": "ask", "id": uuid.uuid4().hex, "what": what, "wait": wait, **fields}
+        answer = await self._connection.exchange(question, hold=wait)
         if answer.dead is not None or answer.error == "dead":
             raise self._noted(self._connection.lost(answer.dead))
         return admit_reply(answer.reply, what, self._trust())

@@ -23,8 +23,7 @@ from .relay import CommandRunner, GuestGoneError, GuestRef, NoSlotError, Relay
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-PATIENCE = 60.0
-"""Seconds for which failing calls are repeated before the sandbox counts as unreachable."""
+    from ..timings import Timings
 
 _T = TypeVar("_T")
 _Lost = TypeVar("_Lost", bound=Exception)
@@ -40,13 +39,13 @@ class GuestConnection:
         client_id: str,
         session_id: str | None,
         env: Mapping[str, str],
-        patience: float,
+        timings: Timings,
         on_notice: Callable[[str], None] | None,
         on_loss: Callable[[Exception], None],
     ) -> None:
         self.client_id = client_id
         self.session_id = session_id
-        self.patience = patience
+        self._timings = timings
         self.guest: GuestRef | None = None
         self.inbox = Inbox()
         self._runner = runner
@@ -118,10 +117,10 @@ class GuestConnection:
             except ProtocolError as exc:
                 raise self._not_as_expected(exc) from exc
 
-        return await self._patiently(attempt, self.patience if patience is None else patience)
+        return await self._patiently(attempt, self._timings.patience if patience is None else patience)
 
     def _adopt(self, hello: Hello, acknowledged: int) -> None:
-        self._relay = Relay(self._runner, hello.pid, hello.fd)
+        self._relay = Relay(self._runner, hello.pid, hello.fd, grace=self._timings.answer)
         self._relay.add_slots(hello.answer.slots)
         self.guest = GuestRef(
             pid=hello.pid, fd=hello.fd, generation=hello.answer.generation, client_id=self.client_id
@@ -166,7 +165,7 @@ class GuestConnection:
                 raise GuestGoneError
             return await self._attempt(relay, guest, request, hold)
 
-        answer = await self._patiently(attempt, self.patience)
+        answer = await self._patiently(attempt, self._timings.patience)
         if answer.error == "generation":
             raise self.lost(None)
         if answer.error is not None and answer.error.startswith("bad request"):

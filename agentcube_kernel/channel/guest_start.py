@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import errno
 import functools
@@ -13,8 +14,6 @@ import zipfile
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import TYPE_CHECKING, Any
-
-import anyio.to_thread
 
 from ..errors import GuestStartError
 from .ipython_archive import IPythonArchive, build_archive
@@ -69,7 +68,7 @@ async def boot(
     report = await _run_boot(runner, options, None)
     if report.get("error") == "need_ipython":
         # Mostly not needed and a second's work, so it is built only now; an earlier kernel may have sent it already.
-        archive = await anyio.to_thread.run_sync(build_archive)
+        archive = await asyncio.to_thread(build_archive)
         report = await _run_boot(runner, options, archive)
         if report.get("error") == "need_ipython":
             await _ship(runner, archive, notify)
@@ -98,7 +97,7 @@ async def _run_boot(
         "archive_oldest": archive.oldest_python if archive else OLDEST_PYTHON,
     }
     command = ["python3", "-c", _boot_source(), json.dumps(arguments), library]
-    result = await runner.run_command(command, timeout=_TIMEOUT)
+    result = await runner.execute(command, timeout=_TIMEOUT)
     return _parse(result.stdout, result.stderr, result.exit_code)
 
 
@@ -179,7 +178,7 @@ async def _ship(runner: CommandRunner, archive: IPythonArchive, notify: Callable
     for number, part in enumerate(parts):
         if notify is not None and time.monotonic() - started > 1.0:
             notify(f"Sending IPython to the sandbox: {number} of {len(parts)} MB")
-        await runner.put_file(f"{_FOLDER}/ipython-{archive.hash}.{number}", part)
+        await runner.write(f"{_FOLDER}/ipython-{archive.hash}.{number}", part)
 
 
 @functools.cache

@@ -47,18 +47,15 @@ case $a in
 esac
 """
 
-_GRACE = 15.0
-"""Seconds that the command may take beyond the time for which its request is held."""
-
 _MAX_REQUEST = 16 * 1024 * 1024
 
 
 class CommandRunner(Protocol):
-    """What the channel needs of a data plane: one command, one file, each in one exchange and never retried."""
+    """What the channel needs of the wire: one command, one file, each in one exchange that is never repeated."""
 
-    async def run_command(self, command: Sequence[str], *, timeout: float) -> CommandResult: ...
+    async def execute(self, command: Sequence[str], *, timeout: float) -> CommandResult: ...
 
-    async def put_file(self, path: str, data: bytes) -> None: ...
+    async def write(self, path: str, data: bytes) -> None: ...
 
 
 class GuestGoneError(Exception):
@@ -94,10 +91,14 @@ class GuestRef:
 
 
 class Relay:
-    """Makes calls to one guest. A slot is used for one call only, whatever became of it."""
+    """Makes calls to one guest. A slot is used for one call only, whatever became of it.
 
-    def __init__(self, runner: CommandRunner, pid: int, fd: int) -> None:
+    A call may take `grace` seconds beyond the time for which its request is held.
+    """
+
+    def __init__(self, runner: CommandRunner, pid: int, fd: int, *, grace: float) -> None:
         self._runner = runner
+        self._grace = grace
         self._pid, self._fd = str(pid), str(fd)
         self._slots: dict[str, None] = {}
         self._used: dict[str, None] = {}
@@ -125,7 +126,7 @@ class Relay:
             del self._used[next(iter(self._used))]
         arguments = await self._arguments({**request, "have": len(self._slots)}, slot)
         command = ["sh", "-c", _SCRIPT, "relay", FOLDER, self._pid, self._fd, slot, *arguments]
-        result = await self._runner.run_command(command, timeout=hold + _GRACE)
+        result = await self._runner.execute(command, timeout=hold + self._grace)
         return self._parse(result)
 
     async def _arguments(self, request: Mapping[str, Any], slot: str) -> list[str]:
@@ -141,7 +142,7 @@ class Relay:
                 "request. Put the data into a file (`%sandbox put`) and let the code read it.",
                 delivery=Delivery.NEVER,
             )
-        await self._runner.put_file(f"{FOLDER}/{name}", text.encode("ascii"))
+        await self._runner.write(f"{FOLDER}/{name}", text.encode("ascii"))
         return [f"{slot} @{name}"]
 
     @staticmethod

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import statistics
 import time
 from dataclasses import dataclass, field
@@ -20,8 +19,7 @@ from ..sessions.ledger import Ledger, SessionRecord
 from ..wire.auth import Authorizer, resolve_router_auth, resolve_workload_manager_auth
 from ..wire.control_plane import AsyncControlPlaneClient
 from ..wire.http import Connections, HttpAnswer
-from ..wire.retry import RetryPolicy
-from ..wire.server_connection import Link
+from ..wire.server_connection import ServerConnection
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -74,7 +72,7 @@ class Checkup:
     again however the checkup ends, cancellation included; one that was attached to is left as it was.
     """
 
-    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    environ: Mapping[str, str] | None = field(default=None, repr=False)
     timeout: float = 150.0
     on_start: Callable[[str], None] = lambda name: None
     on_step: Callable[[Step], None] = lambda step: None
@@ -135,16 +133,9 @@ class Checkup:
     async def _read_settings(self) -> str:
         self._settings = settings = Settings.load(self.environ)
         lines = [
-            f"{label} {value}  ({settings.origin(name)})"
-            for name, label in (
-                ("router_url", "Router"),
-                ("workload_manager_url", "WorkloadManager"),
-                ("picod_url", "PicoD"),
-                ("session_id", "session"),
-                ("interpreter", "interpreter"),
-                ("namespace", "namespace"),
-            )
-            if (value := getattr(settings, name)) is not None
+            f"{row.name} {value}  ({origin})"
+            for row, value, origin in settings.in_force()
+            if origin != "default" or row.name in ("namespace", "interpreter")
         ]
         if settings.uses_embedded_gateway:
             lines.insert(
@@ -163,6 +154,7 @@ class Checkup:
     async def _reach(self) -> str:
         settings = self._settings
         if settings.uses_embedded_gateway:
+            settings.check_embedded_allowed()
             from ..gateway.launcher import GatewayStartError, ensure_gateway
 
             try:
@@ -179,7 +171,9 @@ class Checkup:
         if settings.router_url is not None:
             told.append(await _answers(f"{settings.router_url}/health/ready", "the Router"))
         if settings.workload_manager_url is not None:
-            async with AsyncControlPlaneClient(settings.workload_manager_url) as control_plane:
+            async with AsyncControlPlaneClient(
+                settings.workload_manager_url, credentials=settings.credentials
+            ) as control_plane:
                 await control_plane.health()
             told.append("the WorkloadManager is healthy")
         return "\n".join(told)
@@ -211,7 +205,7 @@ class Checkup:
         self._client = client = AsyncCodeInterpreterClient(settings=self._settings, on_session=self._remember)
         await client.open()
         if client.ownership is Ownership.ATTACHED:
-            health = await client.data_plane.check_health()
+            health = await client.health()
             return f"attached to {client.session_id} ({health.service} {health.version})"
         return f"created {client.session_id}" if client.session_id else "none: a bare PicoD has no sessions"
 
@@ -280,11 +274,11 @@ async def _answers(url: str, server: str) -> str:
     def read(answer: HttpAnswer) -> int:
         return answer.status
 
-    link = Link(Connections(url, limit=1, connect_timeout=REACH_TIMEOUT), None)
+    connection = ServerConnection(Connections(url, limit=1, connect_timeout=REACH_TIMEOUT), None)
     try:
-        status = await link.send("GET", url, read=read, timeout=REACH_TIMEOUT, retry=RetryPolicy.NONE)
+        status = await connection.send("GET", url, read=read, timeout=REACH_TIMEOUT)
     finally:
-        await link.aclose()
+        await connection.aclose()
     if status >= 500:
         raise _Failed(
             f"{server} answers {status} at {url}: it is not ready, or something before it is broken."

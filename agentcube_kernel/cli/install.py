@@ -9,34 +9,27 @@ import sys
 import tempfile
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..config import check_segment, check_url
+from ..config import SETTINGS
 from ..errors import ConfigurationError
+from ..setting import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 DEFAULT_NAME = "agentcube"
 DEFAULT_DISPLAY_NAME = "AgentCube Remote"
 SHIPPED = "share/jupyter/kernels/agentcube/"
-
-OPTION_VARIABLES = {
-    "router_url": "ROUTER_URL",
-    "workload_manager_url": "WORKLOAD_MANAGER_URL",
-    "picod_url": "AGENTCUBE_PICOD_URL",
-    "namespace": "AGENTCUBE_NAMESPACE",
-    "interpreter": "AGENTCUBE_INTERPRETER",
-    "session_id": "AGENTCUBE_SESSION_ID",
-    "token_file": "AGENTCUBE_TOKEN_FILE",
-    "oauth_token_url": "AGENTCUBE_OAUTH_TOKEN_URL",
-    "oauth_client_id": "AGENTCUBE_OAUTH_CLIENT_ID",
-}
 
 NO_SECRETS = (
     "a kernelspec is a plain file that others may read, so no token or secret is ever written to it. "
     "Put the token into a file that only you can read (chmod 600) and give its path with --token-file, "
     "or set {variable} in the environment that Jupyter is started in."
 )
-# Everything else that is a setting of AgentCube's may be given with --env; these may not.
+# Variables that are no settings of ours may be given with --env, but not these.
 _SECRET = re.compile(r"TOKEN$|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|PRIVATE_KEY|AUTHORIZATION|COOKIE")
 _LOOKS_LIKE_TOKEN = re.compile(r"^\s*(Bearer\s|eyJ[\w-]+\.[\w-]+\.)")
 
@@ -44,20 +37,39 @@ _LOOKS_LIKE_TOKEN = re.compile(r"^\s*(Bearer\s|eyJ[\w-]+\.[\w-]+\.)")
 def _refuse(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
     """Refuse a secret without repeating it."""
     if value is not None:
-        variable = "AGENTCUBE_OAUTH_CLIENT_SECRET" if "secret" in (param.name or "") else "AGENTCUBE_TOKEN"
-        raise click.BadParameter(NO_SECRETS.format(variable=variable), ctx=ctx, param=param)
+        row = next(row for row in SETTINGS if row.name == param.name)
+        raise click.BadParameter(NO_SECRETS.format(variable=row.variables[0]), ctx=ctx, param=param)
 
 
-def _token_file(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """An absolute path, since a kernel is started in its notebook's folder."""
+def _setting(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Check the value of a setting as the kernel would, and make a path absolute: kernels start in other folders."""
     if value is None:
         return None
+    row = next(row for row in SETTINGS if row.name == param.name)
     if _LOOKS_LIKE_TOKEN.match(value):
-        message = "this looks like a token, not like the path of a file; "
+        message = "this looks like a token; "
         raise click.BadParameter(
             message + NO_SECRETS.format(variable="AGENTCUBE_TOKEN"), ctx=ctx, param=param
         )
-    return str(Path(value).expanduser().absolute())
+    try:
+        checked = str(row.parse(value, row.flag))
+    except ConfigurationError as error:
+        raise click.UsageError(str(error), ctx=ctx) from error
+    return str(Path(checked).expanduser().absolute()) if row.kind is Kind.PATH else checked
+
+
+def _setting_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an option for each setting that may stand in a kernelspec; secrets are refused, not unknown."""
+    for row in reversed(SETTINGS):
+        if row.option:
+            help = f"{row.help[0].upper()}{row.help[1:]}."
+            option = click.option(row.flag, metavar=row.kind.value, callback=_setting, help=help)
+        elif row.kind is Kind.SECRET:
+            option = click.option(row.flag, hidden=True, expose_value=False, callback=_refuse)
+        else:
+            continue
+        command = option(command)
+    return command
 
 
 def _extra_env(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -67,8 +79,15 @@ def _extra_env(ctx: click.Context, param: click.Parameter, values: tuple[str, ..
         name, equals, value = pair.partition("=")
         if not equals or not name.isidentifier():
             raise click.BadParameter(f"{name!r} is not of the form NAME=VALUE", ctx=ctx, param=param)
-        if _SECRET.search(name.upper()) or _LOOKS_LIKE_TOKEN.match(value):
+        row = next((row for row in SETTINGS if name in row.variables), None)
+        secret = _SECRET.search(name.upper()) if row is None else row.kind is Kind.SECRET
+        if secret or _LOOKS_LIKE_TOKEN.match(value):
             raise click.BadParameter(NO_SECRETS.format(variable=name), ctx=ctx, param=param)
+        if row is not None and value.strip():
+            try:
+                row.parse(value.strip(), name)
+            except ConfigurationError as error:
+                raise click.BadParameter(str(error), ctx=ctx, param=param) from error
         env[name] = value
     return env
 
@@ -89,20 +108,8 @@ def _kernel_name(ctx: click.Context, param: click.Parameter, value: str) -> str:
     "--name", default=DEFAULT_NAME, show_default=True, callback=_kernel_name, help="The folder's name."
 )
 @click.option("--display-name", metavar="TEXT", help="What notebooks show  [default: AgentCube Remote]")
-@click.option("--router-url", metavar="URL", help="The AgentCube Router.")
-@click.option("--workload-manager-url", metavar="URL", help="The AgentCube WorkloadManager.")
-@click.option("--picod-url", metavar="URL", help="One PicoD and nothing else, for development.")
-@click.option("--namespace", metavar="NS", help="The Kubernetes namespace of the sandboxes.")
-@click.option("--interpreter", metavar="I", help="The CodeInterpreter that sandboxes are made from.")
-@click.option("--session-id", metavar="ID", help="Attach to this session instead of creating one.")
-@click.option("--token-file", metavar="PATH", callback=_token_file, help="A file that holds the token.")
-@click.option("--oauth-token-url", metavar="URL", help="Where OAuth2 client credentials get a token.")
-@click.option(
-    "--oauth-client-id", metavar="ID", help="The OAuth2 client; its secret stays in the environment."
-)
+@_setting_options
 @click.option("--env", multiple=True, metavar="NAME=VALUE", callback=_extra_env, help="Any other variable.")
-@click.option("--token", hidden=True, expose_value=False, callback=_refuse)
-@click.option("--oauth-client-secret", hidden=True, expose_value=False, callback=_refuse)
 def install(
     *,
     user: bool,
@@ -111,7 +118,7 @@ def install(
     name: str,
     display_name: str | None,
     env: dict[str, str],
-    **settings: str | None,
+    **settings: Any,
 ) -> None:
     """Install a kernelspec for this Python environment.
 
@@ -122,8 +129,8 @@ def install(
     """
     if sum((user, sys_prefix, prefix is not None)) > 1:
         raise click.UsageError("Give one of --user, --sys-prefix and --prefix.")
-    given = {option: value for option, value in settings.items() if value is not None}
-    variables = {**env, **_checked(given)}
+    given = {row.variables[0]: settings[row.name] for row in SETTINGS if settings.get(row.name) is not None}
+    variables = {**env, **given}
     spec = kernelspec(display_name or default_display_name(name), variables)
     in_environment = sys.prefix != sys.base_prefix
     target = prefix or (sys.prefix if sys_prefix or (in_environment and not user) else None)
@@ -134,22 +141,6 @@ def install(
     token_file = variables.get("AGENTCUBE_TOKEN_FILE")
     if token_file is not None and not Path(token_file).is_file():
         click.echo(f"Warning: there is no file {token_file} yet.", err=True)
-
-
-def _checked(given: dict[str, str]) -> dict[str, str]:
-    """The given options as environment variables, each checked as the kernel would."""
-    variables = {}
-    for option, value in given.items():
-        flag = f"--{option.replace('_', '-')}"
-        try:
-            if option.endswith("_url"):
-                value = check_url(value, name=flag)
-            elif option in ("namespace", "interpreter", "session_id"):
-                value = check_segment(value, name=flag)
-        except ConfigurationError as error:
-            raise click.UsageError(str(error)) from error
-        variables[OPTION_VARIABLES[option]] = value
-    return variables
 
 
 def default_display_name(name: str) -> str:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..config import Settings, check_segment
+from ..arguments import check_segment
+from ..config import Settings
 from ..errors import AgentCubeError
 from ..sessions.access import Access
 from ..sessions.cleanup import Deletion, Outcome, delete_sessions

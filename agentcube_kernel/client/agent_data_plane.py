@@ -10,32 +10,31 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from ..arguments import check_text, check_timeout
-from ..config import check_segment
+from ..arguments import check_segment, check_text, check_timeout
 from ..errors import (
     ConfigurationError,
     Delivery,
     InvocationError,
     ResponseError,
 )
+from ..timings import Timings
 from ..wire import answers
 from ..wire.auth import explicit_auth
+from ..wire.data_plane import DEFAULT_TIMEOUT
 from ..wire.endpoints import SESSION_HEADER, InvocationEndpoint
+from ..wire.heartbeat import Heartbeat
 from ..wire.http import DEFAULT_CONNECT_TIMEOUT, DEFAULT_LIMIT, Connections, HttpAnswer
 from ..wire.retry import RetryPolicy
 from ..wire.router_sessions import create_through_router
-from ..wire.server_connection import JSON, Link
-from .heartbeat import INTERVAL as HEARTBEAT_INTERVAL
-from .heartbeat import Heartbeat
+from ..wire.server_connection import JSON, ServerConnection
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Mapping
     from types import TracebackType
 
     from ..wire.auth import AuthProvider
     from ..wire.http import AsyncTransport
 
-DEFAULT_TIMEOUT = 120.0
 _LONGEST_ERROR = 64 * 1024
 
 
@@ -49,14 +48,14 @@ class Invocation:
 
     @property
     def text(self) -> str:
-        """The content as UTF-8; what is none is replaced."""
+        """The content decoded as UTF-8; invalid bytes are replaced."""
         return self.content.decode("utf-8", "replace")
 
     def json(self) -> Any:
         """The content as JSON.
 
         Raises:
-            ValueError: it is none.
+            ValueError: the content is not JSON.
         """
         return json.loads(self.content)
 
@@ -118,8 +117,10 @@ class AsyncAgentRuntimeDataPlaneClient:
         *,
         auth: AuthProvider | None = None,
         max_connections: int = DEFAULT_LIMIT,
+        timings: Timings | None = None,
         transport: AsyncTransport | None = None,
     ) -> None:
+        self._timings = timings or Timings()
         self.endpoint = InvocationEndpoint.through_router(
             router_url, kind="agent-runtime", name=agent_name, namespace=namespace
         )
@@ -129,7 +130,7 @@ class AsyncAgentRuntimeDataPlaneClient:
         )
         self._auth = explicit_auth(auth, None)
         self._transport = transport
-        self._link = Link(
+        self._server = ServerConnection(
             Connections(
                 self.endpoint.base,
                 limit=max_connections,
@@ -181,19 +182,22 @@ class AsyncAgentRuntimeDataPlaneClient:
         """
         seconds = check_timeout(timeout, default=self.timeout)
         headers = ((SESSION_HEADER, check_segment(session_id, name="session_id")), JSON)
-        call = self._link.send(
-            "POST",
-            self._url(path),
-            read=lambda answer: self._read(answer, session_id),
-            body=_payload(payload),
-            headers=headers,
-            timeout=None if math.isinf(seconds) else seconds,
-            retry=RetryPolicy.ONCE_DELIVERED,
-        )
-        if seconds <= HEARTBEAT_INTERVAL:
-            return await call
-        async with Heartbeat(lambda: self._touch(session_id)):
-            return await call
+        url, body = self._url(path), _payload(payload)
+
+        def attempt() -> Awaitable[Invocation]:
+            return self._server.send(
+                "POST",
+                url,
+                read=lambda answer: self._read(answer, session_id),
+                body=body,
+                headers=headers,
+                timeout=None if math.isinf(seconds) else seconds,
+            )
+
+        if seconds <= self._timings.keep_awake:
+            return await RetryPolicy.ONCE_DELIVERED.call(attempt)
+        async with self._heartbeat(session_id):
+            return await RetryPolicy.ONCE_DELIVERED.call(attempt)
 
     @contextlib.asynccontextmanager
     async def invoke_stream(
@@ -208,38 +212,35 @@ class AsyncAgentRuntimeDataPlaneClient:
         """
         seconds = check_timeout(timeout, default=self.timeout)
         headers = ((SESSION_HEADER, check_segment(session_id, name="session_id")), JSON)
-        stream = self._link.stream(
+        stream = self._server.stream(
             "POST",
             self._url(path),
             body=_payload(payload),
             headers=headers,
             timeout=None if math.isinf(seconds) else seconds,
         )
-        async with Heartbeat(lambda: self._touch(session_id)), stream as (head, pieces):
+        async with self._heartbeat(session_id), stream as (head, pieces):
             if head.status >= 300 or not answers.from_sandbox(head, self.endpoint):
-                body = b""
-                async for piece in pieces:
-                    body += piece
-                    if len(body) > _LONGEST_ERROR:
-                        break
-                self._read(HttpAnswer(head.status, head.headers, body, head.url), session_id)
+                self._read(await answers.with_body(head, pieces, limit=_LONGEST_ERROR), session_id)
             yield InvocationStream(head, pieces)
 
     async def close(self) -> None:
         """Close the connections; sessions live on. Idempotent."""
-        await self._link.aclose()
+        await self._server.aclose()
 
     aclose = close
 
+    def _heartbeat(self, session_id: str) -> Heartbeat:
+        return Heartbeat(lambda: self._touch(session_id), interval=self._timings.keep_awake)
+
     async def _touch(self, session_id: str) -> None:
         # Any answer will do: what counts is that the Router saw a request for the session.
-        await self._link.send(
+        await self._server.send(
             "GET",
             self.endpoint.url("health"),
             read=lambda answer: None,
             headers=((SESSION_HEADER, session_id),),
             timeout=10.0,
-            retry=RetryPolicy.NONE,
         )
 
     def _url(self, path: str) -> str:
@@ -292,7 +293,7 @@ def json_or_text(answer: Invocation, session_id: str | None) -> Any:
             and answer.content
         ):
             raise ResponseError(
-                f"The agent's answer says that it is JSON and is none; {len(answer.content)} bytes came, and it was "
+                f"The agent's answer claims to be JSON and is not; {len(answer.content)} bytes came, and it was "
                 "probably cut short.",
                 session_id=session_id,
                 status=answer.status,

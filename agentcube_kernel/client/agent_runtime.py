@@ -5,12 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from ..errors import ClientStateError, ConfigurationError
-from ..wire.http import DEFAULT_CONNECT_TIMEOUT, DEFAULT_LIMIT
-from .agent_data_plane import (
-    DEFAULT_TIMEOUT,
-    AsyncAgentRuntimeDataPlaneClient,
-    json_or_text,
-)
+from ..wire.data_plane import DEFAULT_TIMEOUT
+from ..wire.http import DEFAULT_LIMIT
+from .agent_data_plane import AsyncAgentRuntimeDataPlaneClient, json_or_text
 from .session import AsyncSessionClient, Creation
 
 if TYPE_CHECKING:
@@ -50,7 +47,7 @@ class AsyncAgentRuntimeClient(AsyncSessionClient):
         verbose: log this client's steps at INFO instead of DEBUG.
         session_id: attach to this session.
         timeout: default of every call, in seconds.
-        connect_timeout: for one connection, in seconds.
+        connect_timeout: for one connection, in seconds; default `AGENTCUBE_CONNECT`, then 5.
         auth_token, auth: the credential for both servers; `auth` is any object with `get_token()`.
         workload_manager_auth: another credential for the WorkloadManager.
         settings: use these instead of reading the environment; other arguments win over them.
@@ -75,7 +72,7 @@ class AsyncAgentRuntimeClient(AsyncSessionClient):
         verbose: bool = False,
         session_id: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
-        connect_timeout: float = DEFAULT_CONNECT_TIMEOUT,
+        connect_timeout: float | None = None,
         auth_token: str | None = None,
         auth: AuthProvider | None = None,
         *,
@@ -184,6 +181,7 @@ class AsyncAgentRuntimeClient(AsyncSessionClient):
                 connect_timeout=self.connect_timeout,
                 auth=self._router_auth,
                 max_connections=self._max_connections,
+                timings=self.settings.timings,
                 transport=self._transport,
             )
         return self._data_plane

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from ..errors import ClientStateError
-from ..wire.http import DEFAULT_CONNECT_TIMEOUT, DEFAULT_LIMIT
-from .data_plane import DEFAULT_TIMEOUT, AsyncCodeInterpreterDataPlaneClient
+from ..wire.data_plane import DEFAULT_TIMEOUT
+from ..wire.http import DEFAULT_LIMIT
+from .data_plane import AsyncCodeInterpreterDataPlaneClient
 from .operations import Operations
 from .session import AsyncSessionClient, Creation
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ..wire.auth import AuthProvider
     from ..wire.endpoints import Kind
     from ..wire.http import AsyncTransport
+    from .housekeeping import SessionTools
     from .session import CreateThrough
 
 P = ParamSpec("P")
@@ -58,7 +60,7 @@ class AsyncCodeInterpreterClient(Operations, AsyncSessionClient):
         keeper: sees to it that a created session does not outlive this process, however that ends; `notes` is what
             the ledger says of it.
         timeout: default of every call, in seconds.
-        connect_timeout: for one connection, in seconds.
+        connect_timeout: for one connection, in seconds; default `AGENTCUBE_CONNECT`, then 5.
         max_connections: requests in flight at once; more wait.
         transport: takes the place of the network.
 
@@ -89,7 +91,7 @@ class AsyncCodeInterpreterClient(Operations, AsyncSessionClient):
         keeper: Keeper | None = None,
         notes: SessionNotes | None = None,
         timeout: float = DEFAULT_TIMEOUT,
-        connect_timeout: float = DEFAULT_CONNECT_TIMEOUT,
+        connect_timeout: float | None = None,
         max_connections: int = DEFAULT_LIMIT,
         transport: AsyncTransport | None = None,
     ) -> None:
@@ -136,8 +138,8 @@ class AsyncCodeInterpreterClient(Operations, AsyncSessionClient):
         return self._data_plane
 
     @property
-    def _plane(self) -> AsyncCodeInterpreterDataPlaneClient:
-        return self.data_plane
+    def _tools(self) -> SessionTools:
+        return self.data_plane._tools
 
     def _make_data_plane(self, router_url: str | None) -> AsyncCodeInterpreterDataPlaneClient:
         self._data_plane = AsyncCodeInterpreterDataPlaneClient(
@@ -150,6 +152,7 @@ class AsyncCodeInterpreterClient(Operations, AsyncSessionClient):
             connect_timeout=self.connect_timeout,
             auth=self._router_auth,
             max_connections=self._max_connections,
+            timings=self.settings.timings,
             transport=self._transport,
         )
         return self._data_plane

@@ -26,20 +26,20 @@ from ..errors import (
 )
 from ..results import Output
 from ..wire.retry import RetryPolicy
-from .stopping import MARKER, new_execution_id
+from .housekeeping import MARKER, new_execution_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import TracebackType
 
     from ..results import CommandResult
-    from .data_plane import AsyncCodeInterpreterDataPlaneClient
+    from .housekeeping import SessionTools
 
 logger = logging.getLogger("agentcube_kernel.commands")
 
 _HOLD = 15.0
 _MOST = 1024 * 1024
-_PATIENCE = 60.0
+_PATIENT = RetryPolicy.IDEMPOTENT.with_patience(60.0)
 
 _FOLDER = 'd="${TMPDIR:-/tmp}/agentcube-$1"\n'
 _START = (
@@ -84,14 +84,15 @@ class CommandStream:
 
     def __init__(
         self,
-        plane: AsyncCodeInterpreterDataPlaneClient,
+        tools: SessionTools,
         command: str | Sequence[str],
         timeout: float | None,
         *,
         env: Mapping[str, str] | None,
         working_dir: str | None,
     ) -> None:
-        self._plane = plane
+        self._wire = tools.wire
+        self._housekeeper = tools.housekeeper
         self._given = command
         self._command = check_command(command)
         self._timeout = check_timeout(timeout, default=math.inf)
@@ -150,10 +151,9 @@ class CommandStream:
             return
         self._started = True
         command = ["sh", "-c", _START, "sh", self._id, f"./{self._folder}", *self._command]
+        environment = {**self._env, MARKER: self._id}
         try:
-            result = await self._plane.execute(
-                command, env={**self._env, MARKER: self._id}, retry=RetryPolicy.IDEMPOTENT
-            )
+            result = await RetryPolicy.IDEMPOTENT.call(lambda: self._wire.execute(command, env=environment))
         except BaseException:
             await self.aclose()
             raise
@@ -167,27 +167,24 @@ class CommandStream:
         if not self._started or self._over:
             return
         self._over = True
-        stopping = self._plane.commands.stopper.stop(self._id, None)
+        stopping = self._housekeeper.stop_soon(self._id, None)
         await asyncio.wait({stopping}, timeout=5.0)
         await self._tidy()
 
     def raise_for_exit(self) -> None:
         """Raise `CommandExecutionError` when the command ended with another exit code than 0."""
         if self.exit_code:
-            raise CommandExecutionError(self.exit_code, "", self._given, session_id=self._plane.session_id)
+            raise CommandExecutionError(self.exit_code, "", self._given, session_id=self._wire.session_id)
 
     async def _fetch(self) -> None:
         left = self._deadline - asyncio.get_running_loop().time()
         if left <= 0:
             await self.aclose()
-            raise CommandTimeoutError(self._timeout, self._given, session_id=self._plane.session_id)
+            raise CommandTimeoutError(self._timeout, self._given, session_id=self._wire.session_id)
         hold = max(1, int(min(_HOLD, left) / 0.02))
         offsets = [str(self._offsets["stdout"]), str(self._offsets["stderr"])]
-        result = await self._plane.execute(
-            ["sh", "-c", _READ, "sh", self._id, *offsets, str(hold), str(_MOST)],
-            timeout=_HOLD * 2,
-            retry=RetryPolicy.IDEMPOTENT.with_patience(_PATIENCE),
-        )
+        command = ["sh", "-c", _READ, "sh", self._id, *offsets, str(hold), str(_MOST)]
+        result = await _PATIENT.call(lambda: self._wire.execute(command, timeout=_HOLD * 2))
         await self._take(result)
 
     async def _take(self, result: CommandResult) -> None:
@@ -217,18 +214,14 @@ class CommandStream:
 
     async def _tidy(self) -> None:
         try:
-            await self._plane.control.execute(
-                ["sh", "-c", _FOLDER + 'rm -rf "$d"', "sh", self._id],
-                timeout=10.0,
-                retry=RetryPolicy.IDEMPOTENT,
-            )
+            await self._housekeeper.run(["sh", "-c", _FOLDER + 'rm -rf "$d"', "sh", self._id])
         except AgentCubeError as error:
             logger.debug("removing a command's output failed: %s", error)
 
     def _failed(self, reason: str) -> DataPlaneError:
         return DataPlaneError(
             f"The command {self._command[0]!r} {reason}.",
-            session_id=self._plane.session_id,
+            session_id=self._wire.session_id,
             delivery=Delivery.DELIVERED,
         )
 

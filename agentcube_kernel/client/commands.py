@@ -17,14 +17,14 @@ from ..arguments import (
 )
 from ..errors import CommandExecutionError, CommandTimeoutError, ConfigurationError
 from ..wire.retry import RetryPolicy
-from .stopping import MARKER, Stopper, new_execution_id, stop_command
+from .housekeeping import MARKER, new_execution_id
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Mapping, Sequence
 
     from ..results import CommandResult
     from ..wire.http import HttpAnswer
-    from .data_plane import AsyncCodeInterpreterDataPlaneClient
+    from .housekeeping import SessionTools
 
 logger = logging.getLogger("agentcube_kernel.commands")
 
@@ -35,92 +35,84 @@ _RUN_SCRIPT = 'printf %s "$3" >"$2" || exit; "$1" "$2"; code=$?; rm -f -- "$2"; 
 _RUN_UPLOADED = '"$1" "$2"; code=$?; rm -f -- "$2"; exit $code'
 
 
-class Commands:
-    """Runs stoppable commands on one data plane."""
+async def run_command(
+    tools: SessionTools,
+    command: Sequence[str],
+    *,
+    timeout: float | None,
+    env: Mapping[str, str] | None,
+    working_dir: str | None,
+    leftovers: tuple[str, ...] = (),
+) -> CommandResult:
+    """Run a command to its end; when the call is cancelled or times out, the command is stopped.
 
-    def __init__(self, plane: AsyncCodeInterpreterDataPlaneClient) -> None:
-        self._plane = plane
-        self.stopper = Stopper(self._stop_now)
+    `leftovers` are files in the workspace to remove if it comes to that.
+    """
+    wire, housekeeper = tools.wire, tools.housekeeper
+    seconds = check_timeout(timeout, default=wire.timeout)
+    execution_id = new_execution_id()
+    environment = {**check_env(env), MARKER: execution_id}
+    loop = asyncio.get_running_loop()
+    ended = loop.create_future()
 
-    async def run(
-        self,
-        command: Sequence[str],
-        *,
-        timeout: float | None,
-        env: Mapping[str, str] | None,
-        working_dir: str | None,
-        leftovers: tuple[str, ...] = (),
-    ) -> CommandResult:
-        """Run a command to its end; when the call is cancelled or times out, the command is stopped.
+    def abandoned(exchange: asyncio.Task[HttpAnswer]) -> None:
+        housekeeper.stop_soon(execution_id, exchange, *leftovers)
 
-        `leftovers` are files in the workspace to remove if it comes to that.
-        """
-        plane = self._plane
-        seconds = check_timeout(timeout, default=plane.timeout)
-        execution_id = new_execution_id()
-        environment = {**check_env(env), MARKER: execution_id}
-        ended = asyncio.get_running_loop().create_future()
-
-        def abandoned(exchange: asyncio.Task[HttpAnswer]) -> None:
-            self.stopper.stop(execution_id, exchange, *leftovers)
-
-        # PicoD kills only the command itself when its time is up, and then waits for whoever still holds its output.
-        overdue = (
-            None
-            if math.isinf(seconds)
-            else asyncio.get_running_loop().call_later(seconds + 0.5, self.stopper.stop, execution_id, ended)
+    def attempt() -> Awaitable[CommandResult]:
+        return wire.execute(
+            command, timeout=seconds, env=environment, working_dir=working_dir, on_abandon=abandoned
         )
-        try:
-            result = await plane.execute_with(
-                command,
-                timeout=seconds,
-                env=environment,
-                working_dir=working_dir,
-                retry=RetryPolicy.ONCE_DELIVERED,
-                on_abandon=abandoned,
-            )
-        finally:
-            if overdue is not None:
-                overdue.cancel()
-            if not ended.done():
-                ended.set_result(None)
-        if result.timed_out:
-            await self._stop_now(stop_command(execution_id, *leftovers))
-        return result
 
-    async def run_code(
-        self,
-        language: str,
-        code: str,
-        timeout: float | None,
-        *,
-        env: Mapping[str, str] | None,
-        working_dir: str | None,
-    ) -> CommandResult:
-        """Run a snippet; a file that it needs is gone afterwards."""
-        interpreter = _interpreter(language)
-        code = check_text(code, name="code")
-        if "\0" in code:
-            raise ConfigurationError("code must not contain a zero byte.", name="code")
-        if interpreter == "python3":
-            code = _unescape(code)
-        data = code.encode()
-        if interpreter == "bash" and len(data) <= MAX_ARGUMENT_BYTES:
-            return await self.run(["bash", "-c", code], timeout=timeout, env=env, working_dir=working_dir)
-        suffix = ".py" if interpreter == "python3" else ".sh"
-        name = f".agentcube-{new_execution_id()}{suffix}"
-        folder = "." if working_dir is None else remote_path(working_dir, name="working_dir")
-        path = name if folder == "." else f"{folder}/{name}"
-        if len(data) <= MAX_ARGUMENT_BYTES:
-            command = ["sh", "-c", _RUN_SCRIPT, "sh", interpreter, name, code]
-        else:
-            await self._plane.upload_bytes(path, data)
-            command = ["sh", "-c", _RUN_UPLOADED, "sh", interpreter, name]
-        return await self.run(command, timeout=timeout, env=env, working_dir=working_dir, leftovers=(path,))
+    # PicoD kills only the command itself when its time is up, and then waits for whoever still holds its output.
+    overdue = (
+        None
+        if math.isinf(seconds)
+        else loop.call_later(seconds + 0.5, housekeeper.stop_soon, execution_id, ended)
+    )
+    try:
+        result = await RetryPolicy.ONCE_DELIVERED.call(attempt)
+    finally:
+        if overdue is not None:
+            overdue.cancel()
+        if not ended.done():
+            ended.set_result(None)
+    if result.timed_out:
+        await housekeeper.stop_now(execution_id, *leftovers)
+    return result
 
-    async def _stop_now(self, command: list[str]) -> None:
-        # Not through the connections that the commands to be stopped may be occupying.
-        await self._plane.control.execute(command, timeout=10.0, retry=RetryPolicy.IDEMPOTENT)
+
+async def run_code(
+    tools: SessionTools,
+    language: str,
+    code: str,
+    timeout: float | None,
+    *,
+    env: Mapping[str, str] | None,
+    working_dir: str | None,
+) -> CommandResult:
+    """Run a snippet; a file that it needs is gone afterwards."""
+    interpreter = _interpreter(language)
+    code = check_text(code, name="code")
+    if "\0" in code:
+        raise ConfigurationError("code must not contain a zero byte.", name="code")
+    if interpreter == "python3":
+        code = _unescape(code)
+    data = code.encode()
+    if interpreter == "bash" and len(data) <= MAX_ARGUMENT_BYTES:
+        command = ["bash", "-c", code]
+        return await run_command(tools, command, timeout=timeout, env=env, working_dir=working_dir)
+    suffix = ".py" if interpreter == "python3" else ".sh"
+    name = f".agentcube-{new_execution_id()}{suffix}"
+    folder = "." if working_dir is None else remote_path(working_dir, name="working_dir")
+    path = name if folder == "." else f"{folder}/{name}"
+    if len(data) <= MAX_ARGUMENT_BYTES:
+        command = ["sh", "-c", _RUN_SCRIPT, "sh", interpreter, name, code]
+    else:
+        await RetryPolicy.IDEMPOTENT.call(lambda: tools.wire.write(path, data))
+        command = ["sh", "-c", _RUN_UPLOADED, "sh", interpreter, name]
+    return await run_command(
+        tools, command, timeout=timeout, env=env, working_dir=working_dir, leftovers=(path,)
+    )
 
 
 def output_or_raise(

@@ -1,45 +1,27 @@
-"""One session's PicoD, through the Router: commands, files, health."""
+"""One session's commands and files, for who has its id and nothing else."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
-import math
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
-from ..arguments import check_timeout, remote_file_path, remote_path
-from ..config import check_segment, check_url
-from ..errors import AgentCubeError, ArgumentTypeError, ConfigurationError
-from ..wire import answers
+from ..arguments import check_segment, check_timeout, check_url
+from ..errors import ArgumentTypeError, ConfigurationError
 from ..wire.auth import explicit_auth
-from ..wire.endpoints import SESSION_HEADER, InvocationEndpoint
-from ..wire.http import DEFAULT_CONNECT_TIMEOUT, DEFAULT_LIMIT, Connections, HttpAnswer
-from ..wire.multipart import form
-from ..wire.picod import PicoD, execute_body
+from ..wire.data_plane import DEFAULT_TIMEOUT, DataPlane
+from ..wire.endpoints import InvocationEndpoint
+from ..wire.http import DEFAULT_CONNECT_TIMEOUT, DEFAULT_LIMIT
 from ..wire.retry import RetryPolicy
-from ..wire.server_connection import JSON, Link
-from .commands import Commands
-from .heartbeat import INTERVAL as HEARTBEAT_INTERVAL
-from .heartbeat import Heartbeat
+from .housekeeping import Housekeeper, SessionTools
 from .operations import Operations
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
 
-    from ..results import CommandResult, FileInfo, Health
+    from ..results import CommandResult
+    from ..timings import Timings
     from ..wire.auth import AuthProvider
     from ..wire.http import AsyncTransport
-
-logger = logging.getLogger("agentcube_kernel.data_plane")
-
-DEFAULT_TIMEOUT = 120.0
-# PicoD answers a command that was stopped only when every holder of its output is gone, so it gets a while more.
-GRACE = 10.0
-_LONGEST_ERROR = 64 * 1024
-_JSON = (JSON,)
 
 
 class AsyncCodeInterpreterDataPlaneClient(Operations):
@@ -63,6 +45,7 @@ class AsyncCodeInterpreterDataPlaneClient(Operations):
         auth: AuthProvider | None = None,
         picod_url: str | None = None,
         max_connections: int = DEFAULT_LIMIT,
+        timings: Timings | None = None,
         transport: AsyncTransport | None = None,
     ) -> None:
         self.endpoint = _endpoint(router_url, namespace, cr_name, base_url, picod_url)
@@ -70,31 +53,27 @@ class AsyncCodeInterpreterDataPlaneClient(Operations):
             raise ConfigurationError("session_id must be given.", name="session_id")
         self.session_id = None if session_id is None else check_segment(session_id, name="session_id")
         self.timeout = check_timeout(timeout, default=DEFAULT_TIMEOUT)
-        connections = Connections(
-            self.endpoint.base,
-            limit=max_connections,
+        self.wire = DataPlane(
+            self.endpoint,
+            self.session_id,
+            auth=explicit_auth(auth, None),
+            timeout=self.timeout,
             connect_timeout=check_timeout(
                 connect_timeout, name="connect_timeout", default=DEFAULT_CONNECT_TIMEOUT
             ),
+            timings=timings,
+            max_connections=max_connections,
             transport=transport,
         )
-        headers = () if self.session_id is None else ((SESSION_HEADER, self.session_id),)
-        self._auth = explicit_auth(auth, None)
-        self._transport = transport
-        self._link = Link(connections, self._auth, headers=headers)
-        self._picod = PicoD(self.endpoint, self.session_id)
-        self._control: AsyncCodeInterpreterDataPlaneClient | None = None
-        self._removals: set[asyncio.Task[None]] = set()
-        self.commands = Commands(self)
-        self._execute_url = self.endpoint.url("api/execute")
-        self._files_url = self.endpoint.url("api/files")
+        """The same requests, each sent once and repeated by whoever calls."""
+        self._session_tools = SessionTools(wire=self.wire, housekeeper=Housekeeper(self.wire))
 
     @property
-    def _plane(self) -> AsyncCodeInterpreterDataPlaneClient:
-        return self
+    def _tools(self) -> SessionTools:
+        return self._session_tools
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} session={self.session_id} {self._link.connections!r}>"
+        return repr(self.wire).replace(type(self.wire).__name__, type(self).__name__, 1)
 
     async def __aenter__(self) -> AsyncCodeInterpreterDataPlaneClient:
         return self
@@ -126,37 +105,9 @@ class AsyncCodeInterpreterDataPlaneClient(Operations):
             ExchangeError: as its subclasses say; `delivery` tells whether the command may have been started.
             ConfigurationError: an argument has a bad type or value.
         """
-        return await self.execute_with(
-            command, timeout=timeout, env=env, working_dir=working_dir, retry=retry
+        return await retry.call(
+            lambda: self.wire.execute(command, timeout=timeout, env=env, working_dir=working_dir)
         )
-
-    async def execute_with(
-        self,
-        command: Sequence[str],
-        *,
-        timeout: float | None,
-        env: Mapping[str, str] | None,
-        working_dir: str | None,
-        retry: RetryPolicy,
-        on_abandon: Callable[[asyncio.Task[HttpAnswer]], None] | None = None,
-    ) -> CommandResult:
-        """As `execute`; `on_abandon` is called when the call ends before its exchange does."""
-        seconds = check_timeout(timeout, default=self.timeout)
-        body = execute_body(command, seconds, env, working_dir)
-        call = self._link.send(
-            "POST",
-            self._execute_url,
-            read=self._picod.read_result,
-            body=body,
-            headers=_JSON,
-            timeout=None if math.isinf(seconds) else seconds + GRACE,
-            retry=retry,
-            on_abandon=on_abandon,
-        )
-        if seconds <= HEARTBEAT_INTERVAL or self.endpoint.bare:
-            return await call
-        async with Heartbeat(self.check_health):
-            return await call
 
     async def upload_bytes(self, path: str, data: bytes, *, mode: str = "0600") -> None:
         """Write a file in one request: idempotent, retried, and not atomic. At most 32 MiB with its path.
@@ -170,112 +121,14 @@ class AsyncCodeInterpreterDataPlaneClient(Operations):
         """
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise ArgumentTypeError(f"data must be bytes, not {type(data).__name__}.", name="data")
-        await self._write(path, data, mode=mode, retry=RetryPolicy.IDEMPOTENT)
-
-    async def write_once(self, path: str, data: memoryview, *, mode: str) -> None:
-        """As `upload_bytes`, but sent once."""
-        await self._write(path, data, mode=mode, retry=RetryPolicy.NONE)
-
-    async def _write(self, path: str, data: bytes | memoryview, *, mode: str, retry: RetryPolicy) -> None:
-        target = remote_file_path(path, name="path", session_id=self.session_id)
-        content_type, body = form(target, data, mode)
-        await self._link.send(
-            "POST",
-            self._files_url,
-            read=lambda answer: self._picod.check_file(answer, target),
-            body=body,
-            headers=(content_type,),
-            timeout=self.timeout,
-            retry=retry,
-        )
-
-    async def read_bytes(self, path: str) -> bytes:
-        """A whole file of the workspace, up to 1 GiB. For large files use `download_file`.
-
-        Raises:
-            RemoteFileError: there is no such file, or it cannot be read.
-        """
-        target = remote_file_path(path, name="path", session_id=self.session_id)
-        answer = await self._link.send(
-            "GET",
-            self.endpoint.file_url(target),
-            read=lambda answer: self._picod.check_file(answer, target),
-            timeout=self.timeout,
-            retry=RetryPolicy.IDEMPOTENT,
-        )
-        return answer.body
-
-    async def list_entries(self, path: str) -> list[FileInfo]:
-        """The entries of a folder."""
-        target = remote_path(path, name="path", session_id=self.session_id)
-        return await self._link.send(
-            "GET",
-            f"{self._files_url}?path={quote(target)}",
-            read=lambda answer: self._picod.read_listing(answer, path),
-            timeout=self.timeout,
-            retry=RetryPolicy.IDEMPOTENT,
-        )
-
-    async def check_health(self) -> Health:
-        """PicoD's report."""
-        return await self._link.send(
-            "GET",
-            self.endpoint.url("health"),
-            read=self._picod.read_health,
-            timeout=min(self.timeout, 10.0),
-            retry=RetryPolicy.NONE,
-        )
-
-    @contextlib.asynccontextmanager
-    async def open_file(
-        self, path: str, headers: tuple[tuple[str, str], ...] = (), *, timeout: float
-    ) -> AsyncIterator[tuple[HttpAnswer, AsyncIterator[bytes]]]:
-        """The head and the pieces of a file, or of the rest of it that a Range header asks for.
-
-        `timeout` is the longest pause between two pieces, in seconds.
-        """
-        url = self.endpoint.file_url(path)
-        async with self._link.stream("GET", url, headers=headers, timeout=timeout) as (head, pieces):
-            if head.status in (200, 206) and answers.from_sandbox(head, self.endpoint):
-                yield head, pieces
-                return
-            body = b""
-            async for piece in pieces:
-                body += piece
-                if len(body) > _LONGEST_ERROR:
-                    break
-            whole = HttpAnswer(head.status, head.headers, body, head.url)
-            self._picod.check_file(whole, path)
-            raise answers.wrong_shape(whole, "a file", session_id=self.session_id)
-
-    @property
-    def control(self) -> AsyncCodeInterpreterDataPlaneClient:
-        """A second way to the same session, for what must not wait behind the calls it is to stop or tidy up."""
-        if self._control is None:
-            self._control = AsyncCodeInterpreterDataPlaneClient(
-                self.session_id,
-                base_url=None if self.endpoint.bare else self.endpoint.base,
-                picod_url=self.endpoint.base if self.endpoint.bare else None,
-                timeout=self.timeout,
-                auth=self._auth,
-                max_connections=4,
-                transport=self._transport,
-            )
-        return self._control
+        await RetryPolicy.IDEMPOTENT.call(lambda: self.wire.write(path, data, mode=mode))
 
     async def remove_soon(self, *paths: str) -> None:
-        """Remove files of our own from the workspace. Failing is no error, and cancelling does not stop it."""
-        task = asyncio.get_running_loop().create_task(self._remove(paths))
-        self._removals.add(task)
-        task.add_done_callback(self._removals.discard)
-        await asyncio.wait({task}, timeout=5.0)
+        """Remove temporary files from the workspace, waiting up to five seconds.
 
-    async def _remove(self, paths: tuple[str, ...]) -> None:
-        command = ["rm", "-rf", "--", *(name for path in paths for name in (f"./{path}", f"./{path}.d"))]
-        try:
-            await self.control.execute(command, timeout=10.0, retry=RetryPolicy.IDEMPOTENT)
-        except AgentCubeError as error:
-            logger.debug("removing %s failed: %s", paths, error)
+        A failure is logged and not raised; a cancelled call does not stop the removal.
+        """
+        await self._session_tools.housekeeper.remove(*paths)
 
     async def close(self) -> None:
         """Close the connections; the session lives on. Idempotent.
@@ -283,14 +136,8 @@ class AsyncCodeInterpreterDataPlaneClient(Operations):
         Commands whose calls were cancelled are given up to three seconds to be stopped. Other calls that are
         still in flight end with `ClientStateError`.
         """
-        await self.commands.stopper.aclose()
-        if self._removals:
-            await asyncio.wait(set(self._removals), timeout=3.0)
-        for task in self._removals:
-            task.cancel()
-        await self._link.aclose()
-        if self._control is not None:
-            await self._control.close()
+        await self._session_tools.housekeeper.aclose()
+        await self.wire.aclose()
 
     aclose = close
 

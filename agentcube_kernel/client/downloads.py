@@ -13,21 +13,19 @@ from typing import TYPE_CHECKING, BinaryIO
 from ..arguments import NO_TIMEOUT, local_path, remote_file_path
 from ..errors import Delivery, ExchangeError, TransferError
 from ..results import Transferred
-from ..wire.retry import RetryPolicy
-from .stopping import new_execution_id
-from .transfers import SHA256, local_errors
+from .housekeeping import new_execution_id
+from .transfers import PATIENT, SHA256, local_errors
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from ..wire.data_plane import DataPlane
     from ..wire.http import HttpAnswer
-    from .data_plane import AsyncCodeInterpreterDataPlaneClient
     from .transfers import Progress
 
 logger = logging.getLogger("agentcube_kernel.transfers")
 
 _BATCH = 1024 * 1024
-_PATIENCE = 60.0
 _RESTARTS = 3
 # How long a download may stand still before it is resumed on another connection.
 _STALLED = 30.0
@@ -48,13 +46,13 @@ class Download:
 
     def __init__(
         self,
-        plane: AsyncCodeInterpreterDataPlaneClient,
+        wire: DataPlane,
         source: str,
         file: BinaryIO,
         name: str,
         progress: Progress | None,
     ) -> None:
-        self._plane = plane
+        self._wire = wire
         self._source = source
         self._name = name
         self._progress = progress
@@ -64,15 +62,14 @@ class Download:
 
     async def run(self) -> Transferred:
         """Fetch and verify the whole file."""
-        policy = RetryPolicy.IDEMPOTENT.with_patience(_PATIENCE)
-        while not await policy.call(self._fetch):
+        while not await PATIENT.call(self._fetch):
             pass
         digest = self._hash.hexdigest()
         await self._verify(digest)
         return Transferred(path=self._name, size=self._partial.size, sha256=digest)
 
     async def _fetch(self) -> bool:
-        """Fetch from where the last attempt ended; False when that got somewhere but not to the end."""
+        """Resume the download. Returns False if it made progress but did not finish."""
         partial = self._partial
         before = partial.size
         headers: tuple[tuple[str, str], ...] = ()
@@ -81,7 +78,7 @@ class Download:
             if partial.version is not None:
                 headers += (("if-range", partial.version),)
         try:
-            async with self._plane.open_file(self._source, headers, timeout=_STALLED) as (head, pieces):
+            async with self._wire.open(self._source, headers, timeout=_STALLED) as (head, pieces):
                 self._begin(head)
                 await self._write(pieces)
         except ExchangeError as error:
@@ -143,11 +140,8 @@ class Download:
         self._hash.update(data)
 
     async def _verify(self, digest: str) -> None:
-        result = await self._plane.execute(
-            ["sh", "-c", SHA256 + 'sha "$1"', "sh", f"./{self._source}"],
-            timeout=NO_TIMEOUT,
-            retry=RetryPolicy.IDEMPOTENT.with_patience(_PATIENCE),
-        )
+        command = ["sh", "-c", SHA256 + 'sha "$1"', "sh", f"./{self._source}"]
+        result = await PATIENT.call(lambda: self._wire.execute(command, timeout=NO_TIMEOUT))
         theirs = result.stdout.strip()
         if result.exit_code != 0 or len(theirs) != 64:
             logger.warning(
@@ -161,21 +155,21 @@ class Download:
             f"The download of {self._source!r} failed: {reason}. Nothing was left under the final name; try again.",
             path=self._source,
             transferred=self._partial.size,
-            session_id=self._plane.session_id,
+            session_id=self._wire.session_id,
             delivery=Delivery.DELIVERED,
             transient=transient,
         )
 
 
 async def download_file(
-    plane: AsyncCodeInterpreterDataPlaneClient, remote: object, local: object, *, progress: Progress | None
+    wire: DataPlane, remote: object, local: object, *, progress: Progress | None
 ) -> Transferred:
     """Download one file to this machine; missing parent folders are made."""
-    source = remote_file_path(remote, session_id=plane.session_id)
+    source = remote_file_path(remote, session_id=wire.session_id)
     target, part, file = _open_part(local)
     try:
         try:
-            done = await Download(plane, source, file, target, progress).run()
+            done = await Download(wire, source, file, target, progress).run()
         finally:
             with local_errors(target):
                 file.close()

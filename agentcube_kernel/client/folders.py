@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import shutil
 import stat
 import sys
 import tempfile
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from ..arguments import NO_TIMEOUT, local_path, remote_path
 from ..errors import (
@@ -24,7 +23,7 @@ from ..errors import (
 from ..results import Transferred
 from ..wire.retry import RetryPolicy
 from .downloads import Download
-from .stopping import new_execution_id
+from .housekeeping import new_execution_id
 from .transfers import IS_A_DIRECTORY, SHA256, WRONG_CHECKSUM, Upload, local_errors
 
 if TYPE_CHECKING or sys.version_info >= (3, 11, 4):
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..results import CommandResult
-    from .data_plane import AsyncCodeInterpreterDataPlaneClient
+    from .housekeeping import SessionTools
     from .transfers import Progress
 
 logger = logging.getLogger("agentcube_kernel.transfers")
@@ -138,40 +137,36 @@ class FolderSource:
 
 
 async def upload_folder(
-    plane: AsyncCodeInterpreterDataPlaneClient, local: object, remote: object, *, progress: Progress | None
+    tools: SessionTools, local: object, remote: object, *, progress: Progress | None
 ) -> Transferred:
     """Upload a local folder's content into a folder of the sandbox."""
-    target = remote_path(remote, session_id=plane.session_id)
+    wire = tools.wire
+    target = remote_path(remote, session_id=wire.session_id)
     source = FolderSource(_local_folder(local))
-    upload = Upload(plane, source, target, mode="0600", progress=progress)
+    upload = Upload(tools, source, target, mode="0600", progress=progress)
     try:
         async with upload.part_removed_on_error():
             digest = await upload.send()
-            result = await plane.execute(
-                ["sh", "-c", _UNPACK, "sh", f"./{upload.part}", f"./{target}", digest],
-                timeout=NO_TIMEOUT,
-                retry=RetryPolicy.ONCE_DELIVERED,
-            )
-            _judge(plane, result, target)
+            command = ["sh", "-c", _UNPACK, "sh", f"./{upload.part}", f"./{target}", digest]
+            result = await RetryPolicy.ONCE_DELIVERED.call(lambda: wire.execute(command, timeout=NO_TIMEOUT))
+            _judge(result, target, wire.session_id)
     finally:
         await asyncio.to_thread(source.close)
     return Transferred(path=target, size=upload.sent, files=source.files)
 
 
 async def download_folder(
-    plane: AsyncCodeInterpreterDataPlaneClient, remote: object, local: object, *, progress: Progress | None
+    tools: SessionTools, remote: object, local: object, *, progress: Progress | None
 ) -> Transferred:
     """Download a folder of the sandbox into a local folder."""
-    source = remote_path(remote, session_id=plane.session_id)
+    wire = tools.wire
+    source = remote_path(remote, session_id=wire.session_id)
     target = _local_target(local)
     archive = f".agentcube-{new_execution_id()}.tar"
     try:
-        result = await plane.execute(
-            ["sh", "-c", _PACK, "sh", f"./{source}", archive],
-            timeout=NO_TIMEOUT,
-            retry=RetryPolicy.IDEMPOTENT,
-        )
-        _judge(plane, result, source)
+        command = ["sh", "-c", _PACK, "sh", f"./{source}", archive]
+        result = await RetryPolicy.IDEMPOTENT.call(lambda: wire.execute(command, timeout=NO_TIMEOUT))
+        _judge(result, source, wire.session_id)
         with local_errors(target):
             os.makedirs(os.path.dirname(target), exist_ok=True)
             work = tempfile.mkdtemp(prefix=".agentcube-", dir=os.path.dirname(target))
@@ -179,14 +174,14 @@ async def download_folder(
             with local_errors(target):
                 file = open(os.path.join(work, "archive"), "w+b")  # noqa: SIM115, ASYNC230 - closed below
             with file:
-                done = await Download(plane, archive, file, target, progress).run()
+                done = await Download(wire, archive, file, target, progress).run()
                 files, skipped = await asyncio.to_thread(
                     _unpack, file, os.path.join(work, "new"), target, source
                 )
         finally:
             await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
     finally:
-        await plane.remove_soon(archive)
+        await tools.housekeeper.remove(archive)
     return Transferred(path=target, size=done.size, files=files, skipped=skipped)
 
 
@@ -207,18 +202,6 @@ def _local_target(local: object) -> str:
     if os.path.exists(target) and not os.path.isdir(target):
         raise LocalFileError(f"{target!r} on this machine is not a folder. Give another path.", path=target)
     return target
-
-
-@contextlib.contextmanager
-def _work_folder(target: str) -> Iterator[tuple[str, BinaryIO]]:
-    """A folder on the destination's disk, gone afterwards, with an open file in it for the archive."""
-    os.makedirs(os.path.dirname(target), exist_ok=True)
-    work = tempfile.mkdtemp(prefix=".agentcube-", dir=os.path.dirname(target))
-    try:
-        with open(os.path.join(work, "archive"), "w+b") as file:
-            yield work, file
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _unpack(file: Any, new: str, target: str, source: str) -> tuple[int, tuple[str, ...]]:
@@ -281,11 +264,11 @@ def _header(info: tarfile.TarInfo) -> bytes:
     return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
 
 
-def _judge(plane: AsyncCodeInterpreterDataPlaneClient, result: CommandResult, path: str) -> None:
+def _judge(result: CommandResult, path: str, session_id: str | None) -> None:
     code = result.exit_code
     if code == 0:
         return
-    details: dict[str, Any] = {"path": path, "session_id": plane.session_id, "delivery": Delivery.DELIVERED}
+    details: dict[str, Any] = {"path": path, "session_id": session_id, "delivery": Delivery.DELIVERED}
     if code == _NOT_FOUND:
         raise RemoteFileNotFoundError(f"There is no {path!r} in the sandbox.", **details)
     if code == IS_A_DIRECTORY:

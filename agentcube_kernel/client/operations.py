@@ -6,28 +6,30 @@ different here.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from ..arguments import check_text, check_timeout, remote_file_path
 from ..errors import ArgumentTypeError
-from . import downloads, folders, transfers
+from ..wire.retry import RetryPolicy
+from . import commands, downloads, folders, transfers
 from .command_stream import CommandStream
-from .commands import output_or_raise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ..results import CommandResult, FileInfo, Health, Transferred
-    from .data_plane import AsyncCodeInterpreterDataPlaneClient
+    from .housekeeping import SessionTools
     from .transfers import Progress
 
 
-class Operations:
+class Operations(ABC):
     """Commands and files of one session."""
 
     @property
-    def _plane(self) -> AsyncCodeInterpreterDataPlaneClient:
-        raise NotImplementedError
+    @abstractmethod
+    def _tools(self) -> SessionTools:
+        """Raises `ClientStateError` when there is no session yet."""
 
     async def execute_command(
         self,
@@ -51,10 +53,10 @@ class Operations:
             CommandTimeoutError: the command did not end in time and was stopped.
             ExchangeError: the sandbox could not be asked; `delivery` tells whether the command may have run.
         """
-        plane = self._plane
-        result = await plane.commands.run(command, timeout=timeout, env=env, working_dir=working_dir)
-        seconds = check_timeout(timeout, default=plane.timeout)
-        return output_or_raise(result, command, seconds, plane.session_id)
+        tools = self._tools
+        result = await commands.run_command(tools, command, timeout=timeout, env=env, working_dir=working_dir)
+        seconds = check_timeout(timeout, default=tools.wire.timeout)
+        return commands.output_or_raise(result, command, seconds, tools.wire.session_id)
 
     async def execute_command_result(
         self,
@@ -69,7 +71,9 @@ class Operations:
         Raises:
             ExchangeError: the sandbox could not be asked; `delivery` tells whether the command may have run.
         """
-        return await self._plane.commands.run(command, timeout=timeout, env=env, working_dir=working_dir)
+        return await commands.run_command(
+            self._tools, command, timeout=timeout, env=env, working_dir=working_dir
+        )
 
     async def run_code(
         self,
@@ -92,10 +96,10 @@ class Operations:
             ConfigurationError: another language.
             ExchangeError: the sandbox could not be asked.
         """
-        plane = self._plane
-        result = await plane.commands.run_code(language, code, timeout, env=env, working_dir=working_dir)
-        seconds = check_timeout(timeout, default=plane.timeout)
-        return output_or_raise(result, code, seconds, plane.session_id)
+        tools = self._tools
+        result = await commands.run_code(tools, language, code, timeout, env=env, working_dir=working_dir)
+        seconds = check_timeout(timeout, default=tools.wire.timeout)
+        return commands.output_or_raise(result, code, seconds, tools.wire.session_id)
 
     async def run_code_result(
         self,
@@ -112,7 +116,7 @@ class Operations:
             ConfigurationError: another language.
             ExchangeError: the sandbox could not be asked.
         """
-        return await self._plane.commands.run_code(language, code, timeout, env=env, working_dir=working_dir)
+        return await commands.run_code(self._tools, language, code, timeout, env=env, working_dir=working_dir)
 
     def stream_command(
         self,
@@ -135,7 +139,7 @@ class Operations:
         requests on the way. Leaving the ``async with`` before its end, or cancelling, stops it and all its
         descendants. `timeout` (seconds) is for the whole command; the default, None, is no limit here.
         """
-        return CommandStream(self._plane, command, timeout, env=env, working_dir=working_dir)
+        return CommandStream(self._tools, command, timeout, env=env, working_dir=working_dir)
 
     async def write_file(self, content: str | bytes, remote_path: str) -> None:
         """Write text (as UTF-8) or bytes of any size to a file of the workspace; parent folders are created.
@@ -151,10 +155,10 @@ class Operations:
             raise ArgumentTypeError(
                 f"content must be str or bytes, not {type(content).__name__}.", name="content"
             )
-        plane = self._plane
-        target = remote_file_path(remote_path, session_id=plane.session_id)
+        tools = self._tools
+        target = remote_file_path(remote_path, session_id=tools.wire.session_id)
         source = transfers.BytesSource(bytes(content))
-        await transfers.Upload(plane, source, target, mode="0644", progress=None).run()
+        await transfers.Upload(tools, source, target, mode="0644", progress=None).run()
 
     async def read_file(self, remote_path: str) -> bytes:
         """A whole file of the workspace, up to 1 GiB. `download_file` is for more, and verifies what it got.
@@ -162,7 +166,8 @@ class Operations:
         Raises:
             RemoteFileError: as its subclasses say.
         """
-        return await self._plane.read_bytes(remote_path)
+        wire = self._tools.wire
+        return await RetryPolicy.IDEMPOTENT.call(lambda: wire.read(remote_path))
 
     async def upload_file(
         self, local_path: str, remote_path: str, *, mode: str = "0644", progress: Progress | None = None
@@ -177,7 +182,7 @@ class Operations:
             LocalFileError: the local file cannot be read.
             RemoteFileError: the sandbox cannot store it; what was there before is untouched.
         """
-        return await transfers.upload_file(self._plane, local_path, remote_path, mode=mode, progress=progress)
+        return await transfers.upload_file(self._tools, local_path, remote_path, mode=mode, progress=progress)
 
     async def download_file(
         self, remote_path: str, local_path: str, *, progress: Progress | None = None
@@ -191,7 +196,7 @@ class Operations:
             RemoteFileError: as its subclasses say; `TransferError` when the file changes all the while.
             LocalFileError: it cannot be stored here; what was there before is untouched.
         """
-        return await downloads.download_file(self._plane, remote_path, local_path, progress=progress)
+        return await downloads.download_file(self._tools.wire, remote_path, local_path, progress=progress)
 
     async def upload_folder(
         self, local_path: str, remote_path: str, *, progress: Progress | None = None
@@ -205,7 +210,7 @@ class Operations:
             LocalFileError: something in the folder cannot be read.
             RemoteFileError: as its subclasses say.
         """
-        return await folders.upload_folder(self._plane, local_path, remote_path, progress=progress)
+        return await folders.upload_folder(self._tools, local_path, remote_path, progress=progress)
 
     async def download_folder(
         self, remote_path: str, local_path: str, *, progress: Progress | None = None
@@ -219,7 +224,7 @@ class Operations:
             RemoteFileError: as its subclasses say.
             LocalFileError: it cannot be stored here.
         """
-        return await folders.download_folder(self._plane, remote_path, local_path, progress=progress)
+        return await folders.download_folder(self._tools, remote_path, local_path, progress=progress)
 
     async def list_files(self, path: str = ".") -> list[FileInfo]:
         """The entries of one folder of the workspace, sorted by name.
@@ -227,7 +232,8 @@ class Operations:
         Raises:
             RemoteFileNotFoundError, RemoteNotADirectoryError, OutsideWorkspaceError: as their names say.
         """
-        return await self._plane.list_entries(path)
+        wire = self._tools.wire
+        return await RetryPolicy.IDEMPOTENT.call(lambda: wire.list(path))
 
     async def health(self) -> Health:
         """The sandbox daemon's report. It also counts as activity, so it keeps an idle session alive.
@@ -236,4 +242,4 @@ class Operations:
             SessionNotFoundError: the session is gone.
             ExchangeError: the sandbox cannot be reached.
         """
-        return await self._plane.check_health()
+        return await self._tools.wire.health()

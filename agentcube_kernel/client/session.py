@@ -27,6 +27,7 @@ from ..errors import (
 from ..results import Ownership, SessionInfo
 from ..sessions.access import Access
 from ..sessions.creation import SessionNotes, SessionRequest, create_session
+from ..shared_attempt import SharedAttempt
 from ..wire.auth import (
     Authorizer,
     TokenAuth,
@@ -35,7 +36,6 @@ from ..wire.auth import (
     resolve_workload_manager_auth,
 )
 from ..wire.control_plane import AsyncControlPlaneClient, check_ttl
-from ..wire.http import DEFAULT_CONNECT_TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
@@ -93,7 +93,7 @@ class AsyncSessionClient:
         keeper: Keeper | None,
         notes: SessionNotes | None,
         timeout: float,
-        connect_timeout: float,
+        connect_timeout: float | None,
         max_connections: int,
         transport: AsyncTransport | None,
         verbose: bool,
@@ -112,7 +112,7 @@ class AsyncSessionClient:
         self.ttl = None if ttl is None else check_ttl(ttl)
         self.timeout = check_timeout(timeout, default=120.0)
         self.connect_timeout = check_timeout(
-            connect_timeout, name="connect_timeout", default=DEFAULT_CONNECT_TIMEOUT
+            connect_timeout, name="connect_timeout", default=self.settings.timings.connect
         )
         if create_through not in ("auto", "workload-manager", "router"):
             raise ConfigurationError(
@@ -139,7 +139,7 @@ class AsyncSessionClient:
         self.state = State.NEW
         self.control_plane: AsyncControlPlaneClient | None = None
         self._resources = contextlib.AsyncExitStack()
-        self._opening: asyncio.Task[None] | None = None
+        self._opening = SharedAttempt(self._open, name="agentcube-session")
         self._manager_url: str | None = None
 
     def __repr__(self) -> str:
@@ -192,11 +192,8 @@ class AsyncSessionClient:
             return
         if self.closed:
             raise ClientStateError(f"{self!r} is closed. Create a new client.", session_id=self.session_id)
-        if self._opening is None:
-            self._opening = asyncio.get_running_loop().create_task(self._open())
-            self._opening.add_done_callback(self._opened)
         try:
-            await asyncio.shield(self._opening)
+            await self._opening.join()
         except asyncio.CancelledError:
             if self.closed:
                 raise ClientStateError("The client was closed while it was being opened.") from None
@@ -204,11 +201,8 @@ class AsyncSessionClient:
 
     async def close(self) -> None:
         """Close this side: connections and tasks. The session lives on, until it idles out. Idempotent."""
-        if self._opening is not None and not self._opening.done():
-            self.state = State.CLOSED
-            self._opening.cancel()
-            await asyncio.wait({self._opening})
         self.state = State.CLOSED
+        await self._opening.cancel()
         await self._resources.aclose()
 
     aclose = close
@@ -223,8 +217,8 @@ class AsyncSessionClient:
         Raises:
             SessionDeleteError: the session may still be running; its message has the command that deletes it.
         """
-        if self._opening is not None and not self._opening.done():
-            await asyncio.wait({self._opening}, timeout=_STOP_PATIENCE)
+        if self._opening.running:
+            await self._opening.wait(_STOP_PATIENCE)
         elif self.state is State.NEW and self.session_id is not None and force:
             await self.open()
         try:
@@ -276,14 +270,10 @@ class AsyncSessionClient:
             raise
         self.state = State.OPEN
 
-    def _opened(self, task: asyncio.Task[None]) -> None:
-        self._opening = None
-        if not task.cancelled():
-            task.exception()  # everyone who waited may have been cancelled
-
     async def _locate(self) -> tuple[str | None, str | None]:
         settings = self.settings
         if settings.uses_embedded_gateway:
+            settings.check_embedded_allowed()
             return await self._start_gateway()
         if settings.picod_url is None and settings.router_url is None:
             raise ConfigurationError(
@@ -391,7 +381,7 @@ class AsyncSessionClient:
         try:
             await self._probe()
         except PermissionDeniedError as error:
-            if "owner" not in str(error):
+            if "has no owner" not in str(error):
                 raise
             logger.log(
                 self._level, "session %s has no owner; creating one through the Router", self.session_id

@@ -25,13 +25,13 @@ from ..errors import (
 )
 from ..results import Transferred
 from ..wire.retry import RetryPolicy
-from .stopping import new_execution_id
+from .housekeeping import new_execution_id
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from ..results import CommandResult
-    from .data_plane import AsyncCodeInterpreterDataPlaneClient
+    from .housekeeping import SessionTools
 
     Progress = Callable[[int, int | None], object]
 
@@ -43,7 +43,7 @@ FIRST_PIECE = 4 * 1024 * 1024
 LARGEST_PIECE = 8 * 1024 * 1024
 # The Router ends an upload that takes 30 s, so pieces shrink and grow towards this many seconds each.
 _SECONDS_PER_PIECE = 4.0
-_PATIENCE = 60.0
+PATIENT = RetryPolicy.IDEMPOTENT.with_patience(60.0)
 
 IS_A_DIRECTORY, WRONG_CHECKSUM = 21, 65
 
@@ -93,14 +93,15 @@ class Upload:
 
     def __init__(
         self,
-        plane: AsyncCodeInterpreterDataPlaneClient,
+        tools: SessionTools,
         source: Source,
         target: str,
         *,
         mode: str,
         progress: Progress | None,
     ) -> None:
-        self._plane = plane
+        self._wire = tools.wire
+        self._housekeeper = tools.housekeeper
         self._source = source
         self._target = target
         self._mode = mode
@@ -119,12 +120,8 @@ class Upload:
         """
         async with self.part_removed_on_error():
             digest = await self.send()
-            result = await self._plane.execute(
-                ["sh", "-c", _FINISH, "sh", f"./{self.part}", f"./{self._target}", digest, self._mode],
-                timeout=NO_TIMEOUT,
-                retry=RetryPolicy.IDEMPOTENT.with_patience(_PATIENCE),
-            )
-            self._judge(result)
+            command = ["sh", "-c", _FINISH, "sh", f"./{self.part}", f"./{self._target}", digest, self._mode]
+            self._judge(await PATIENT.call(lambda: self._wire.execute(command, timeout=NO_TIMEOUT)))
         return Transferred(path=self._target, size=self.sent, sha256=digest)
 
     async def send(self) -> str:
@@ -132,7 +129,7 @@ class Upload:
         while data := await asyncio.to_thread(self._read):
             await self._send(memoryview(data))
         if self.sent == 0:
-            await self._plane.upload_bytes(self.part, b"")
+            await RetryPolicy.IDEMPOTENT.call(lambda: self._wire.write(self.part, b""))
         expected = self._source.size
         if expected is not None and expected != self.sent:
             raise TransferError(
@@ -140,7 +137,7 @@ class Upload:
                 f"{self.sent} came. Nothing was changed in the sandbox; try again.",
                 path=self._target,
                 transferred=self.sent,
-                session_id=self._plane.session_id,
+                session_id=self._wire.session_id,
                 delivery=Delivery.DELIVERED,
             )
         return self._hash.hexdigest()
@@ -151,7 +148,7 @@ class Upload:
         try:
             yield
         except BaseException:
-            await self._plane.remove_soon(self.part, self._piece, self._piece + ".err")
+            await self._housekeeper.remove(self.part, self._piece, self._piece + ".err")
             raise
 
     def _read(self) -> bytes:
@@ -160,9 +157,8 @@ class Upload:
         return data
 
     async def _send(self, data: memoryview) -> None:
-        policy = RetryPolicy.IDEMPOTENT.with_patience(_PATIENCE)
         while data:
-            taken = await policy.call(functools.partial(self._send_piece, data))
+            taken = await PATIENT.call(functools.partial(self._send_piece, data))
             data = data[taken:]
             self.sent += taken
             if self._progress is not None:
@@ -173,7 +169,7 @@ class Upload:
         started = asyncio.get_running_loop().time()
         first = self.sent == 0
         try:
-            await self._plane.write_once(self.part if first else self._piece, piece, mode="0600")
+            await self._wire.write(self.part if first else self._piece, piece)
         except RequestTooLargeError:
             if self._limit <= BLOCK:
                 raise
@@ -183,18 +179,9 @@ class Upload:
             self._limit = _blocks(self._limit / 2)
             raise
         if not first:
-            command = [
-                "sh",
-                "-c",
-                _APPEND,
-                "sh",
-                f"./{self._piece}",
-                f"./{self.part}",
-                str(self.sent // BLOCK),
-            ]
-            self._judge(
-                await self._plane.execute(command, retry=RetryPolicy.IDEMPOTENT.with_patience(_PATIENCE))
-            )
+            block = str(self.sent // BLOCK)
+            command = ["sh", "-c", _APPEND, "sh", f"./{self._piece}", f"./{self.part}", block]
+            self._judge(await PATIENT.call(lambda: self._wire.execute(command)))
         elapsed = max(asyncio.get_running_loop().time() - started, 1e-3)
         if len(piece) >= BLOCK:
             wished = len(piece) * _SECONDS_PER_PIECE / elapsed
@@ -204,7 +191,7 @@ class Upload:
     def _judge(self, result: CommandResult) -> None:
         details: dict[str, Any] = {
             "path": self._target,
-            "session_id": self._plane.session_id,
+            "session_id": self._wire.session_id,
             "delivery": Delivery.DELIVERED,
         }
         if result.exit_code == 0:
@@ -260,7 +247,7 @@ class BytesSource:
 
 
 async def upload_file(
-    plane: AsyncCodeInterpreterDataPlaneClient,
+    tools: SessionTools,
     local: object,
     remote: object,
     *,
@@ -269,10 +256,10 @@ async def upload_file(
 ) -> Transferred:
     """Upload one file of this machine."""
     path = local_path(local)
-    target = remote_file_path(remote, session_id=plane.session_id)
+    target = remote_file_path(remote, session_id=tools.wire.session_id)
     source = await asyncio.to_thread(FileSource, path)
     try:
-        return await Upload(plane, source, target, mode=mode, progress=progress).run()
+        return await Upload(tools, source, target, mode=mode, progress=progress).run()
     finally:
         source.close()
 

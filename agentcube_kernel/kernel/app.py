@@ -13,6 +13,7 @@ from ipykernel.kernelapp import IPKernelApp
 from IPython.core.history import HistoryManager
 from traitlets import Type, Unicode, default
 
+from ..config import Settings
 from .kernel import AgentCubeKernel
 
 
@@ -32,7 +33,7 @@ class AgentCubeKernelApp(IPKernelApp):
 
     @default("log_file")
     def _log_file_default(self) -> str:
-        return os.environ.get("AGENTCUBE_LOG_FILE", "")
+        return Settings.load_one("log_file") or ""
 
     @default("log")
     def _log_default(self) -> logging.Logger:

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("agentcube_kernel.kernel")
 
-PATIENCE_SECONDS = 10.0
-"""A completion that comes later than this helps nobody."""
-
 
 class Introspection:
     """Answers questions about code. None of them ever starts a sandbox or waits for one to start."""
@@ -45,7 +42,7 @@ class Introspection:
         sandbox = self._registry.ready
         if sandbox is None:
             return nothing
-        return nothing | await _soon(sandbox.complete(code, position))
+        return nothing | await _soon(sandbox.complete(code, position), sandbox.timings.question)
 
     async def inspect(self, request: Request) -> dict[str, Any]:
         """The content of an `inspect_reply`; nothing is found while there is no sandbox."""
@@ -56,7 +53,7 @@ class Introspection:
         sandbox = self._registry.ready
         if sandbox is None:
             return nothing
-        return nothing | await _soon(sandbox.inspect(code, position, detail))
+        return nothing | await _soon(sandbox.inspect(code, position, detail), sandbox.timings.question)
 
     async def is_complete(self, request: Request) -> dict[str, Any]:
         """The content of an `is_complete_reply`, found here: the rules are IPython's and need no variables."""
@@ -75,10 +72,10 @@ def _position(position: int, code: str) -> int:
     return max(0, min(position, len(code)))
 
 
-async def _soon(answer: Awaitable[dict[str, Any]]) -> dict[str, Any]:
+async def _soon(answer: Awaitable[dict[str, Any]], seconds: float) -> dict[str, Any]:
     try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(seconds):
             return await answer
     except TimeoutError:
-        log.info("no answer from the sandbox within %s s", PATIENCE_SECONDS)
+        log.info("no answer from the sandbox within %s s", seconds)
         return {}

@@ -11,6 +11,7 @@ from ipykernel._version import kernel_protocol_version
 from traitlets import Any as AnyTrait
 from traitlets import Bool, default
 
+from ..config import Settings
 from ..registry.handover import Handover
 from ..registry.registry import Registry
 from ..sessions.keeper import Keeper
@@ -74,11 +75,11 @@ class AgentCubeKernel(ConcurrentKernel):
 
     @default("eager_start")
     def _eager_start_default(self) -> bool:
-        return _switched_on("AGENTCUBE_EAGER_START")
+        return bool(Settings.load_one("eager_start"))
 
     @default("show_progress")
     def _show_progress_default(self) -> bool:
-        return _switched_on("AGENTCUBE_PROGRESS")
+        return bool(Settings.load_one("progress"))
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -280,7 +281,3 @@ def _refuse(reason: str) -> Answer:
         return Failure(ename="NotSupportedError", evalue=reason).reply
 
     return refuse
-
-
-def _switched_on(variable: str) -> bool:
-    return os.environ.get(variable, "").strip().lower() not in ("0", "false", "no", "off")

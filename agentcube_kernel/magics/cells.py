@@ -9,7 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..channel.cell_wait import INTERRUPT_PATIENCE, wait_for_cell
+from ..channel.cell_wait import wait_for_cell
 from ..channel.events import Form, event_type
 from ..errors import AgentCubeError, GuestLostError
 from ..frontend.waiting import told_of_waiting
@@ -73,7 +73,8 @@ class NamedCell:
                 run,
                 self._show(sandbox, run),
                 timeout=self.timeout,
-                grace=INTERRUPT_PATIENCE,
+                patience=sandbox.timings.interrupt,
+                grace=sandbox.timings.interrupt,
                 session_id=sandbox.session_id,
             )
         except AgentCubeError as error:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from ..registry.registry import Registry
 
 _LINE = re.compile(r"\s*%%?sandbox(\s.*)?$", re.DOTALL)
-_PATIENCE = 3.0
 
 
 def candidates(line: str, *, cell: bool, names: list[str]) -> tuple[str, list[str], str]:

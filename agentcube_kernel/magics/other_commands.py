@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..channel.trust import Trust
+from ..config import Credentials
 from ..text import duration, size
 from .command import COMMANDS, Context, argument, command, find_command
 from .render import Answer, Id, Line, Pairs
@@ -139,25 +140,15 @@ async def config(context: Context, args: argparse.Namespace) -> Answer:
             "the embedded gateway on this machine, for development",
             "nothing else is configured",
         )
-    for name in ("router_url", "workload_manager_url", "picod_url", "namespace", "interpreter", "session_id"):
-        value = getattr(settings, name)
-        if value is not None:
-            found[name] = (str(value), settings.origin(name))
-    found["credential"] = _credential(settings.credentials, embedded=settings.uses_embedded_gateway)
+    for row, value, origin in settings.in_force():
+        found[row.name] = (value, origin)
+    if settings.uses_embedded_gateway:
+        found["credential"] = ("the gateway's own", "made by the gateway")
+    elif settings.credentials == Credentials():
+        file = settings.credentials.service_account_file
+        found["credential"] = (f"the pod's service account, if {file} is there", "default")
     found["ledger"] = (str(context.registry.keeper.ledger.path), "Jupyter's data directory")
     return Configuration(settings=found)
-
-
-def _credential(credentials: Any, *, embedded: bool) -> tuple[str, str]:
-    if embedded:
-        return "the gateway's own", "made by the gateway"
-    if credentials.token:
-        return "a token", "AGENTCUBE_TOKEN"
-    if credentials.token_file:
-        return f"the file {credentials.token_file}", "AGENTCUBE_TOKEN_FILE"
-    if credentials.has_oauth:
-        return f"OAuth2 client {credentials.oauth_client_id}", "AGENTCUBE_OAUTH_CLIENT_ID"
-    return f"the pod's service account, if {credentials.service_account_file} is there", "default"
 
 
 @command("help", completes="command")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from ..config import Credentials
+from ..secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +21,7 @@ class Access:
 
     url: str
     credentials: Credentials | None = None
-    token: str | None = field(default=None, repr=False)
+    token: Secret | None = None
 
     @classmethod
     def of(cls, settings: Settings) -> Access | None:
@@ -29,19 +30,23 @@ class Access:
         return None if url is None else cls(url=url, credentials=settings.credentials)
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Access:
+    def from_dict(cls, told: Mapping[str, Any]) -> Access:
         """The access that `to_dict` has written down."""
-        credentials = fields["credentials"]
+        credentials, token = told["credentials"], told["token"]
         return cls(
-            url=fields["url"],
+            url=told["url"],
             credentials=None if credentials is None else Credentials(**credentials),
-            token=fields["token"],
+            token=None if token is None else Secret(token),
         )
 
     def to_dict(self) -> dict[str, Any]:
         """The access as JSON data, secrets included: for the reaper's socket alone."""
-        credentials = None if self.credentials is None else asdict(self.credentials)
-        return {"url": self.url, "credentials": credentials, "token": self.token}
+        credentials = None
+        if self.credentials is not None:
+            credentials = {
+                each.name: revealed(getattr(self.credentials, each.name)) for each in fields(Credentials)
+            }
+        return {"url": self.url, "credentials": credentials, "token": revealed(self.token)}
 
     def auth(self) -> AuthProvider | None:
         """The credential for requests."""
@@ -50,3 +55,8 @@ class Access:
         if self.token is not None:
             return TokenAuth(self.token)
         return None if self.credentials is None else resolve_workload_manager_auth(self.credentials)
+
+
+def revealed(value: Secret | str | None) -> str | None:
+    """A value that may be secret, as it is."""
+    return value.reveal() if isinstance(value, Secret) else value

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ..errors import AgentCubeError, ExchangeError, LedgerError, SessionDeleteError
+from ..secret import Secret
 from ..wire.control_plane import AsyncControlPlaneClient
 from .access import Access
 
@@ -169,7 +170,10 @@ def _out_of_reach(session: SessionRecord) -> SessionDeleteError:
 def _embedded_gateways() -> list[Access]:
     from ..gateway.launcher import running_gateways
 
-    return [Access(url=gateway.workload_manager_url, token=gateway.token) for gateway in running_gateways()]
+    return [
+        Access(url=gateway.workload_manager_url, token=Secret.of(gateway.token))
+        for gateway in running_gateways()
+    ]
 
 
 def _give_back(ledger: Ledger, session: SessionRecord) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..config import Settings
 from ..errors import AuthenticationError, ConfigurationError, LedgerError
 from ..wire.auth import Authorizer
-from .access import Access
+from .access import Access, revealed
 from .creation import SessionNotes, create_session
 from .ledger import Ledger, SessionRecord
 from .process_identity import ProcessIdentity
@@ -24,6 +24,7 @@ from .reaper_messages import NOW, TAKEN, error_from_dict
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..secret import Secret
     from ..wire.auth import AuthProvider
     from .creation import SessionRequest
     from .reaper_address import ReaperConnection
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 log = logging.getLogger("agentcube_kernel.sessions")
-
-TAKEOVER_SECONDS = 60.0
-"""How long a dead kernel's sandboxes wait for the next kernel on the same connection file."""
 
 
 class Keeper:
@@ -46,17 +44,15 @@ class Keeper:
     Args:
         connection_file: the kernel's, by whose absence a shutdown is told from a crash. None where no other process
             can take a sandbox over.
-        takeover_seconds: how long the reaper waits for the next kernel while the connection file is there; by default
-            what `AGENTCUBE_TAKEOVER` says, or 60.
-        settings: where adopted sessions are, and with which credential they are deleted; by default those of the
-            environment. Sessions that are created say so themselves.
+        settings: where adopted sessions are, with which credential they are deleted, and how long the reaper waits for
+            the next kernel while the connection file is there; by default those of the environment. Sessions that are
+            created say themselves where they are.
     """
 
     def __init__(
         self,
         *,
         connection_file: str | None = None,
-        takeover_seconds: float | None = None,
         settings: Settings | None = None,
         ledger: Ledger | None = None,
     ) -> None:
@@ -64,9 +60,6 @@ class Keeper:
         self.connection_file = connection_file
         self.trouble: str | None = None
         """What does not work as it should, for the user; None when all does."""
-        self._takeover_seconds = takeover_seconds or float(
-            os.environ.get("AGENTCUBE_TAKEOVER", TAKEOVER_SECONDS)
-        )
         self._settings = settings
         self._lock = threading.Lock()
         self._connection: ReaperConnection | None = None
@@ -100,15 +93,14 @@ class Keeper:
         order = {
             "for": "creation",
             "request": request.to_dict(),
-            "access": None if access is None else access.to_dict(),
             "notes": notes.to_dict(),
         }
         try:
-            return await self._order(order, token)
+            return await self._order(order, token, access)
         except AuthenticationError as error:
             if error.status != 401 or not authorizer.invalidate(token):
                 raise
-            return await self._order(order, await authorizer.token())
+            return await self._order(order, await authorizer.token(), access)
         except OSError as error:
             self.complain(f"The process that cleans up after crashes cannot be reached ({error}).")
         session_id = await create_session(request, auth=auth)
@@ -116,14 +108,17 @@ class Keeper:
         await self._do(lambda: self.ledger.record(record))
         return session_id
 
-    async def _order(self, order: dict[str, Any], token: str | None) -> str:
+    async def _order(self, order: dict[str, Any], token: Secret | None, access: Access | None) -> str:
         await asyncio.to_thread(self.guard)
         connection = await self._connect()
         reader, writer = await asyncio.open_connection(sock=connection.release(), limit=1024 * 1024)
         try:
-            owner = asdict(ProcessIdentity.current())
-            message = {"reaper_token": connection.token, "owner": owner, "token": token, **order}
-            writer.write(json.dumps(message).encode() + b"\n")
+            order = {
+                **order,
+                "reaper_token": connection.token.reveal(),
+                "owner": asdict(ProcessIdentity.current()),
+            }
+            writer.write(_with_secrets(order, token, access))
             answer: dict[str, Any] = json.loads(await reader.readline() or b"{}")
             if "error" in answer:
                 raise error_from_dict(answer["error"])
@@ -153,23 +148,17 @@ class Keeper:
                 self._connection, self._pid = None, os.getpid()
             if self._connection is not None and self._connection.alive():
                 return
-            access = self._access()
+            settings = self._settings or _settings()
+            access = Access.of(settings)
             self._connection = connect(self.ledger.path)
             hello = {
                 "for": "owner",
+                "reaper_token": self._connection.token.reveal(),
                 "owner": asdict(ProcessIdentity.current()),
                 "connection_file": self.connection_file,
-                "takeover_seconds": self._takeover_seconds,
-                "access": None if access is None else access.to_dict(),
+                "takeover_seconds": settings.timings.takeover,
             }
-            self._connection.ask(hello)
-
-    def _access(self) -> Access | None:
-        try:
-            settings = self._settings or Settings.load()
-        except ConfigurationError:
-            return None
-        return Access.of(settings)
+            self._connection.ask(_with_secrets(hello, None, access))
 
     async def adopt(self, session_id: str) -> bool:
         """Own a session that an earlier process of this machine has left, if it is there for the taking."""
@@ -227,6 +216,20 @@ class Keeper:
             f"{reason} Sandboxes work, but after a crash they are not found again and are left to their idle timeout, "
             "and `agentcube-kernel sessions list` does not show them."
         )
+
+
+def _settings() -> Settings:
+    """The settings of the environment; the defaults where they are bad, which whoever needs them says."""
+    try:
+        return Settings.load()
+    except ConfigurationError:
+        return Settings()
+
+
+def _with_secrets(message: dict[str, Any], token: Secret | None, access: Access | None) -> bytes:
+    """A message to the reaper as a line. What is secret in it is in no other frame, for tracebacks show variables."""
+    told = None if access is None else access.to_dict()
+    return json.dumps({**message, "token": revealed(token), "access": told}).encode() + b"\n"
 
 
 def _hang_up(connecting: asyncio.Future[ReaperConnection]) -> None:

@@ -16,6 +16,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..secret import Secret
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -91,12 +93,12 @@ class ReaperConnection:
     """A connection to the reaper: lines of JSON, both ways. Blocking."""
 
     def __init__(self, connection: socket.socket, token: str) -> None:
-        self.token = token
+        self.token = Secret(token)
         self._socket = connection
 
-    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Send the first request and return the reaper's answer. Raises OSError when it does not come."""
-        self._socket.sendall(json.dumps({"reaper_token": self.token, **request}).encode() + b"\n")
+    def ask(self, line: bytes) -> dict[str, Any]:
+        """Send the first line and return the reaper's answer. Raises OSError when it does not come."""
+        self._socket.sendall(line)
         return _read_line(self._socket)
 
     def say(self, text: bytes) -> None:

@@ -8,6 +8,7 @@ header's presence says who spoke. Its own errors are ``{"error": â€¦, "code": â€
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import (
@@ -27,7 +28,7 @@ from ..text import one_line
 from .endpoints import SESSION_HEADER
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
 
     from .endpoints import InvocationEndpoint
     from .http import HttpAnswer
@@ -74,7 +75,7 @@ def not_json(answer: HttpAnswer, *, session_id: str | None = None) -> ResponseEr
         )
     if not answer.body:
         return ResponseError(f"The answer from {answer.url} is empty.", transient=True, **details)
-    return ResponseError(f"The answer from {answer.url} is not JSON: {excerpt(answer.body)!r}.", **details)
+    return ResponseError(f"The answer from {answer.url} is not JSON: {excerpt(answer)!r}.", **details)
 
 
 def wrong_shape(answer: HttpAnswer, expected: str, *, session_id: str | None = None) -> ResponseError:
@@ -104,18 +105,33 @@ def error_text(answer: HttpAnswer) -> tuple[str, str]:
     except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
-        return "" if looks_like_html(answer) else excerpt(answer.body), ""
+        return "" if looks_like_html(answer) else excerpt(answer), ""
     words = next((content[key] for key in ("error", "message") if isinstance(content.get(key), str)), "")
     detail = content.get("detail")
     if isinstance(detail, str) and detail:
         words = f"{words} ({detail})"
     code = content.get("code")
-    return one_line(words, _SHOWN), one_line(code, _SHOWN) if isinstance(code, str) else ""
+    return _quoted(answer, words), _quoted(answer, code) if isinstance(code, str) else ""
 
 
-def excerpt(body: bytes) -> str:
-    """The beginning of a body, safe to show."""
-    return one_line(body[: 4 * _SHOWN].decode("utf-8", "replace"), _SHOWN)
+def excerpt(answer: HttpAnswer) -> str:
+    """The beginning of an answer's body, safe to show."""
+    return _quoted(answer, answer.body[: 8 * _SHOWN].decode("utf-8", "replace"))
+
+
+def _quoted(answer: HttpAnswer, text: str) -> str:
+    """Words of a server, printable and bounded, without the credential that the request was authorised with."""
+    return one_line(text if answer.credential is None else answer.credential.scrub(text), _SHOWN)
+
+
+async def with_body(head: HttpAnswer, pieces: AsyncIterator[bytes], *, limit: int) -> HttpAnswer:
+    """The answer with the beginning of its body, at least `limit` bytes if there are so many."""
+    body = b""
+    async for piece in pieces:
+        body += piece
+        if len(body) > limit:
+            break
+    return replace(head, body=body)
 
 
 def text(content: Mapping[str, Any], key: str, answer: HttpAnswer, *, session_id: str | None = None) -> str:
@@ -150,7 +166,7 @@ def router_error(answer: HttpAnswer, endpoint: InvocationEndpoint, session_id: s
     if status < 400:
         return redirected(answer, details)
     if status == 401:
-        return unauthorised(words, "the Router", never)
+        return unauthorised("the Router", never)
     if status == 403:
         return _forbidden(words, never)
     if status == 404:
@@ -169,13 +185,17 @@ def router_error(answer: HttpAnswer, endpoint: InvocationEndpoint, session_id: s
 
 
 def _forbidden(words: str, never: Mapping[str, Any]) -> ExchangeError:
-    hint = "Use the credential of the session's owner, or ask for access."
+    session_id = never["session_id"]
     if "no owner record" in words:
-        hint = (
-            "The Router wants every session to have an owner, and this one was created at the WorkloadManager. "
-            "Create sessions through the Router: create_through='router'."
+        reason = (
+            f"session {session_id} has no owner. The Router wants one for every session, and this one was created at "
+            "the WorkloadManager. Create sessions through the Router: create_through='router'."
         )
-    return PermissionDeniedError(f"The Router refused access{_said(words)}. {hint}", **never)
+    elif "own" in words:
+        reason = f"session {session_id} belongs to somebody else. Use the credential of its owner."
+    else:
+        reason = "the credential lacks a role. Ask the cluster's administrator for access."
+    return PermissionDeniedError(f"The Router refused access: {reason}", **never)
 
 
 def _not_found(
@@ -218,10 +238,10 @@ def interpreter_not_found(
     )
 
 
-def unauthorised(words: str, server: str, details: Mapping[str, Any]) -> AuthenticationError:
-    """The error for a 401."""
+def unauthorised(server: str, details: Mapping[str, Any]) -> AuthenticationError:
+    """The error for a 401. The server's words are not quoted: some echo what they were sent."""
     return AuthenticationError(
-        f"{server[0].upper()}{server[1:]} does not accept the credential{_said(words)}. It may be missing, expired or "
+        f"{server[0].upper()}{server[1:]} does not accept the credential. It may be missing, expired or "
         "meant for another server: set AGENTCUBE_TOKEN or AGENTCUBE_TOKEN_FILE, or give auth=.",
         **details,
     )
@@ -242,7 +262,7 @@ def overloaded(answer: HttpAnswer, words: str, details: Mapping[str, Any]) -> Ov
 
 def redirected(answer: HttpAnswer, details: Mapping[str, Any]) -> ResponseError:
     """The error for a redirect, which is never followed: it would carry the credential elsewhere."""
-    target = one_line(answer.headers.get("location", "an unnamed place"), _SHOWN)
+    target = _quoted(answer, answer.headers.get("location", "an unnamed place"))
     return ResponseError(
         f"{answer.url} redirects to {target}. Redirects are not followed; use the final URL in the settings.",
         **details,

@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from urllib.parse import urlencode
 
-from ..config import check_url
+from ..arguments import check_url
 from ..errors import (
     ArgumentTypeError,
     AuthenticationError,
@@ -23,16 +23,19 @@ from ..errors import (
     Delivery,
     ExchangeError,
 )
+from ..secret import Secret
+from .token_command import TokenCommandAuth
+from .tokens import FetchedToken, check_token
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from ..config import Credentials
-    from .http import AsyncTransport
+    from .http import AsyncTransport, HttpRequest
 
 logger = logging.getLogger("agentcube_kernel.auth")
 
-_REFRESH_BUFFER = 30.0
+_LONGEST_TOKEN = 64 * 1024
 
 
 @runtime_checkable
@@ -47,15 +50,15 @@ class AuthProvider(Protocol):
 class TokenAuth:
     """A token that never changes."""
 
-    def __init__(self, token: str) -> None:
-        self._token = _checked(token, "token")
+    def __init__(self, token: str | Secret) -> None:
+        self._token = check_token(token, "token")
 
     def __repr__(self) -> str:
-        return "TokenAuth(<secret>)"
+        return f"TokenAuth({self._token!r})"
 
     def get_token(self) -> str:
         """The token."""
-        return self._token
+        return self._token.reveal()
 
 
 class TokenFileAuth:
@@ -64,7 +67,7 @@ class TokenFileAuth:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = os.fspath(path)
         self._seen: tuple[int, int, int] | None = None
-        self._token = ""
+        self._token = Secret("")
 
     def __repr__(self) -> str:
         return f"TokenFileAuth({self._path!r})"
@@ -75,12 +78,15 @@ class TokenFileAuth:
         Raises:
             AuthenticationError: the file cannot be read or holds no token.
         """
+        return self._read().reveal()
+
+    def _read(self) -> Secret:
         try:
             status = os.stat(self._path)
             seen = (status.st_mtime_ns, status.st_size, status.st_ino)
             if seen != self._seen:
                 with open(self._path, encoding="utf-8") as file:
-                    self._token = _checked(file.read().strip(), "token")
+                    self._token = check_token(file.read(_LONGEST_TOKEN).strip(), "token")
                 self._seen = seen
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not text"
@@ -95,11 +101,11 @@ class TokenFileAuth:
 
     def invalidate(self, token: str) -> None:
         """Read the file again at the next request."""
-        if token == self._token:
+        if token == self._token.reveal():
             self._seen = None
 
 
-class ServiceAccountAuth:
+class ServiceAccountAuth(FetchedToken):
     """OAuth2 client credentials: a token fetched when first needed, once for all who wait for it.
 
     It is renewed 30 seconds before it expires (half-way for tokens that live less than a minute). `timeout` is
@@ -110,7 +116,7 @@ class ServiceAccountAuth:
         self,
         token_url: str,
         client_id: str,
-        client_secret: str,
+        client_secret: str | Secret,
         scope: str | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: float | tuple[float, float] = (5.0, 30.0),
@@ -118,93 +124,66 @@ class ServiceAccountAuth:
         transport: AsyncTransport | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        super().__init__(clock=clock)
         self._token_url = check_url(token_url, name="token_url")
-        self._form = {
-            "grant_type": "client_credentials",
-            "client_id": client_id,
-            "client_secret": client_secret,
-        }
-        if scope:
-            self._form["scope"] = scope
+        self._client_id, self._client_secret = client_id, Secret.of(client_secret)
+        self._scope = scope
         self._headers = dict(headers or {})
         self._connect, self._read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
         self._transport = transport
-        self._clock = clock
-        self._token: str | None = None
-        self._expires = 0.0
-        self._fetches: dict[asyncio.AbstractEventLoop, asyncio.Task[str]] = {}
 
     def __repr__(self) -> str:
-        return f"ServiceAccountAuth({self._token_url!r}, client_id={self._form['client_id']!r})"
+        return f"ServiceAccountAuth({self._token_url!r}, client_id={self._client_id!r})"
 
-    async def get_token(self) -> str:
-        """A token that is valid for a while yet. Cancelling one waiter does not disturb the others.
-
-        Raises:
-            AuthenticationError: the token endpoint cannot be reached, refuses, or does not answer as OAuth2 asks.
-        """
-        if self._token is not None and self._clock() < self._expires:
-            return self._token
-        loop = asyncio.get_running_loop()
-        fetch = self._fetches.get(loop)
-        if fetch is None:
-            fetch = self._fetches[loop] = loop.create_task(self._fetch())
-            fetch.add_done_callback(lambda task: self._fetched(loop, task))
-        return await asyncio.shield(fetch)
-
-    def invalidate(self, token: str) -> None:
-        """Fetch a new token at the next request, unless that has happened already."""
-        if token == self._token:
-            self._token = None
-
-    def _fetched(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[str]) -> None:
-        self._fetches.pop(loop, None)
-        if not task.cancelled():
-            task.exception()  # every waiter may have been cancelled
-
-    async def _fetch(self) -> str:
-        from .http import Connections, HttpRequest
+    async def _fetch(self) -> tuple[Secret, float]:
+        from .http import Connections
 
         logger.debug("fetching a token from %s", self._token_url)
         connections = Connections(self._token_url, connect_timeout=self._connect, transport=self._transport)
+        try:
+            answer = await connections.exchange(self._request())
+        except ExchangeError as error:
+            raise self._failed(f"cannot be reached: {error}", transient=True) from None
+        finally:
+            await connections.aclose()
+        if answer.status != 200:
+            code = self._error_code(answer.body)
+            raise self._failed(
+                f"refused the client credentials with status {answer.status}{code}.", status=answer.status
+            )
+        granted = _granted(answer.body)
+        if granted is None:
+            raise self._failed("did not answer with an access_token and expires_in.", status=answer.status)
+        return granted
+
+    def _request(self) -> HttpRequest:
+        from .http import HttpRequest
+
+        form = {
+            "grant_type": "client_credentials",
+            "client_id": self._client_id,
+            "client_secret": self._client_secret.reveal(),
+        }
+        if self._scope:
+            form["scope"] = self._scope
         headers = {
             "accept": "application/json",
             **{name.lower(): value for name, value in self._headers.items()},
             "content-type": "application/x-www-form-urlencoded",
         }
-        request = HttpRequest(
-            "POST",
-            self._token_url,
-            tuple(headers.items()),
-            urlencode(self._form).encode(),
-            timeout=self._read,
-        )
-        try:
-            answer = await connections.exchange(request)
-        except ExchangeError as error:
-            raise self._failed(f"cannot be reached: {error}", transient=True) from None
-        finally:
-            await connections.aclose()
-        return self._accept(answer.status, answer.body)
+        body = urlencode(form).encode()
+        return HttpRequest("POST", self._token_url, tuple(headers.items()), body, timeout=self._read)
 
-    def _accept(self, status: int, body: bytes) -> str:
+    def _error_code(self, body: bytes) -> str:
+        """The error code that OAuth2 prescribes, in brackets, or nothing."""
         try:
             content = json.loads(body)
-        except ValueError:
-            content = None
-        if status != 200:
-            code = content.get("error") if isinstance(content, dict) else None
-            detail = f" ({code})" if isinstance(code, str) and code.isprintable() and len(code) < 100 else ""
-            raise self._failed(f"refused the client credentials with status {status}{detail}.", status=status)
-        token = content.get("access_token") if isinstance(content, dict) else None
-        try:
-            token = _checked(token, "access_token")
-            lifetime = float(content.get("expires_in", 3600)) if isinstance(content, dict) else 0.0
-        except (TypeError, ValueError):
-            raise self._failed("did not answer with an access_token and expires_in.", status=status) from None
-        self._token = token
-        self._expires = self._clock() + max(lifetime - _REFRESH_BUFFER, lifetime / 2)
-        return token
+        except (ValueError, RecursionError):
+            return ""
+        code = content.get("error") if isinstance(content, dict) else None
+        if not isinstance(code, str) or not code.isprintable() or len(code) >= 100:
+            return ""
+        return f" ({self._client_secret.scrub(code)})"
 
     def _failed(
         self, reason: str, *, status: int | None = None, transient: bool = False
@@ -219,6 +198,17 @@ class ServiceAccountAuth:
         )
 
 
+def _granted(body: bytes) -> tuple[Secret, float] | None:
+    """The token and its lifetime in seconds, from an answer of a token endpoint."""
+    try:
+        content = json.loads(body)
+        return check_token(content.get("access_token"), "access_token"), float(
+            content.get("expires_in", 3600)
+        )
+    except (AttributeError, TypeError, ValueError, RecursionError):
+        return None
+
+
 _OWN_SYNCHRONOUS = (TokenAuth, TokenFileAuth)
 
 
@@ -229,40 +219,43 @@ class Authorizer:
         self.provider = provider
         self._inline = isinstance(provider, _OWN_SYNCHRONOUS)
 
-    async def token(self) -> str | None:
-        """The token for the next request, or None without a credential."""
-        provider = self.provider
-        if provider is None:
+    async def token(self) -> Secret | None:
+        """The token for the next request, or None without a credential.
+
+        Raises:
+            AuthenticationError: the provider did not yield a token that can be sent.
+        """
+        if self.provider is None:
             return None
-        if self._inline:
-            return provider.get_token()  # type: ignore[return-value]
-        if inspect.iscoroutinefunction(provider.get_token):
-            token = await provider.get_token()
-        else:
-            # Somebody else's provider may do blocking I/O in here.
-            token = await asyncio.to_thread(provider.get_token)
-            if inspect.isawaitable(token):
-                token = await token
         try:
-            return _checked(token, "token")
+            return await self._ask(self.provider)
         except ConfigurationError as error:
             raise AuthenticationError(
-                f"get_token() of {type(provider).__name__} did not yield a usable token: {error}",
+                f"get_token() of {type(self.provider).__name__} did not yield a usable token: {error}",
                 delivery=Delivery.NEVER,
             ) from None
 
-    def invalidate(self, token: str | None) -> bool:
+    async def _ask(self, provider: AuthProvider) -> Secret:
+        if self._inline:
+            return check_token(provider.get_token(), "token")
+        if inspect.iscoroutinefunction(provider.get_token):
+            return check_token(await provider.get_token(), "token")
+        # Somebody else's provider may do blocking I/O in here.
+        token = await asyncio.to_thread(provider.get_token)
+        return check_token(await token if inspect.isawaitable(token) else token, "token")
+
+    def invalidate(self, token: Secret | None) -> bool:
         """Drop a token that was refused; False when there is no point in trying again."""
         if token is None or isinstance(self.provider, TokenAuth):
             return False
         drop = getattr(self.provider, "invalidate", None)
         if drop is not None:
-            drop(token)
+            drop(token.reveal())
         return True
 
 
 def resolve_router_auth(credentials: Credentials) -> AuthProvider | None:
-    """The credential for the Router: OAuth2 when configured, else the token, else the token file.
+    """The credential for the Router: OAuth2 when configured, else the token, the token command, the token file.
 
     The pod's service-account token is for the WorkloadManager only and is never shown to the Router.
     """
@@ -270,7 +263,7 @@ def resolve_router_auth(credentials: Credentials) -> AuthProvider | None:
 
 
 def resolve_workload_manager_auth(credentials: Credentials) -> AuthProvider | None:
-    """The credential for the WorkloadManager: the token, the token file, the pod's service-account token, OAuth2."""
+    """The credential for the WorkloadManager: token, token command, token file, the pod's token, OAuth2."""
     token = _token(credentials)
     if token is not None:
         return token
@@ -304,15 +297,6 @@ def _oauth(credentials: Credentials) -> AuthProvider | None:
 def _token(credentials: Credentials) -> AuthProvider | None:
     if credentials.token:
         return TokenAuth(credentials.token)
+    if credentials.token_command:
+        return TokenCommandAuth(credentials.token_command)
     return TokenFileAuth(credentials.token_file) if credentials.token_file else None
-
-
-def _checked(token: object, name: str) -> str:
-    """A token that can stand in a header; the message never shows it."""
-    if not isinstance(token, str):
-        raise ArgumentTypeError(f"{name} must be a str, not {type(token).__name__}.", name=name)
-    if not token:
-        raise ConfigurationError(f"{name} must not be empty.", name=name)
-    if not token.isascii() or not token.isprintable() or " " in token:
-        raise ConfigurationError(f"{name} must be one line of printable ASCII without spaces.", name=name)
-    return token

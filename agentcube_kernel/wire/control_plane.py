@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from typing import TYPE_CHECKING, Any
 
-from ..arguments import check_timeout
-from ..config import Credentials, check_segment, check_url
+from ..arguments import check_segment, check_timeout, check_url
+from ..config import Settings
 from ..errors import (
     ArgumentTypeError,
     ConfigurationError,
@@ -25,12 +24,13 @@ from .auth import explicit_auth, resolve_workload_manager_auth
 from .endpoints import create_url, delete_url
 from .http import DEFAULT_CONNECT_TIMEOUT, Connections
 from .retry import RetryPolicy
-from .server_connection import JSON, Link
+from .server_connection import JSON, ServerConnection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
+    from ..config import Credentials
     from .auth import AuthProvider
     from .endpoints import Kind
     from .http import AsyncTransport, HttpAnswer
@@ -44,8 +44,9 @@ CREATE_TIMEOUT = 130.0
 class AsyncControlPlaneClient:
     """Creates and deletes sessions at the WorkloadManager.
 
-    The URL is `workload_manager_url` or ``WORKLOAD_MANAGER_URL``; it is never guessed. The credential is `auth`,
-    `auth_token`, or what `credentials` or else the environment names, the pod's service-account token last.
+    The URL is `workload_manager_url` or `WORKLOAD_MANAGER_URL`; it is never guessed. The credential is `auth`,
+    `auth_token` or what `credentials` names; only when none of the three is given it is what the environment names, the
+    pod's service-account token last.
     """
 
     def __init__(
@@ -60,17 +61,20 @@ class AsyncControlPlaneClient:
         max_connections: int = 10,
         transport: AsyncTransport | None = None,
     ) -> None:
-        given = workload_manager_url or os.environ.get("WORKLOAD_MANAGER_URL")
-        if not given:
+        provider = explicit_auth(auth, auth_token)
+        if workload_manager_url is None or (provider is None and credentials is None):
+            found = Settings.load()
+            workload_manager_url = workload_manager_url or found.workload_manager_url
+            credentials = credentials or found.credentials
+        if workload_manager_url is None:
             raise ConfigurationError(
                 "No WorkloadManager is known: give workload_manager_url or set WORKLOAD_MANAGER_URL.",
                 name="workload_manager_url",
             )
-        self.base_url = check_url(given, name="workload_manager_url")
+        self.base_url = check_url(workload_manager_url, name="workload_manager_url")
         self.timeout = check_timeout(timeout, default=120.0)
-        provider = explicit_auth(auth, auth_token) or resolve_workload_manager_auth(
-            Credentials.load(os.environ)
-        )
+        if provider is None and credentials is not None:
+            provider = resolve_workload_manager_auth(credentials)
         connections = Connections(
             self.base_url,
             limit=max_connections,
@@ -79,7 +83,7 @@ class AsyncControlPlaneClient:
             ),
             transport=transport,
         )
-        self._link = Link(connections, provider)
+        self._server = ServerConnection(connections, provider)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.base_url}>"
@@ -104,8 +108,8 @@ class AsyncControlPlaneClient:
         """Create a session and return its id.
 
         Waits until the sandbox is ready, which AgentCube allows two minutes for. `ttl` is the session's longest
-        lifetime in seconds, capped by the cluster; versions of AgentCube before August 2026 ignore it. Cancelling
-        closes nothing: the sandbox that was being created is found by no one and goes after its idle timeout.
+        lifetime in seconds, capped by the cluster; versions of AgentCube before August 2026 ignore it. A
+        cancelled call may leave an orphaned sandbox, which AgentCube deletes after its idle timeout.
 
         Raises:
             InterpreterNotFoundError: the cluster has no such CodeInterpreter or AgentRuntime.
@@ -117,6 +121,7 @@ class AsyncControlPlaneClient:
         content: dict[str, Any] = {"name": name, "namespace": namespace, "metadata": dict(metadata or {})}
         if ttl is not None:
             content["ttl"] = check_ttl(ttl)
+        body = _json(content, name="metadata")
 
         def read(answer: HttpAnswer) -> str:
             if answer.status not in (200, 201):
@@ -124,19 +129,20 @@ class AsyncControlPlaneClient:
             return _session_id(answer)
 
         try:
-            return await self._link.send(
-                "POST",
-                create_url(self.base_url, kind),
-                read=read,
-                body=_json(content, name="metadata"),
-                headers=(JSON,),
-                timeout=max(self.timeout, CREATE_TIMEOUT),
-                retry=RetryPolicy.ONCE_DELIVERED,
+            return await RetryPolicy.ONCE_DELIVERED.call(
+                lambda: self._server.send(
+                    "POST",
+                    create_url(self.base_url, kind),
+                    read=read,
+                    body=body,
+                    headers=(JSON,),
+                    timeout=max(self.timeout, CREATE_TIMEOUT),
+                )
             )
         except ExchangeError as error:
             if error.delivery is Delivery.UNKNOWN and not isinstance(error, SessionCreateError):
                 error.add_note(
-                    "A sandbox may have been created all the same; it goes after its idle timeout."
+                    "A sandbox may have been created nevertheless; AgentCube deletes it after its idle timeout."
                 )
             raise
 
@@ -156,12 +162,9 @@ class AsyncControlPlaneClient:
             raise _refusal(answer, session_id)
 
         try:
-            return await self._link.send(
-                "DELETE",
-                delete_url(self.base_url, kind, session_id),
-                read=read,
-                timeout=self.timeout,
-                retry=RetryPolicy.IDEMPOTENT,
+            url = delete_url(self.base_url, kind, session_id)
+            return await RetryPolicy.IDEMPOTENT.call(
+                lambda: self._server.send("DELETE", url, read=read, timeout=self.timeout)
             )
         except ExchangeError as error:
             raise SessionDeleteError(
@@ -186,17 +189,16 @@ class AsyncControlPlaneClient:
                 raise _refusal(answer, None)
             return answers.json_object(answer).get("status") == "healthy"
 
-        return await self._link.send(
+        return await self._server.send(
             "GET",
             f"{self.base_url}/health",
             read=read,
             timeout=min(self.timeout, 10.0),
-            retry=RetryPolicy.NONE,
         )
 
     async def close(self) -> None:
         """Close the connections. Idempotent; deletes nothing."""
-        await self._link.aclose()
+        await self._server.aclose()
 
     aclose = close
 
@@ -264,9 +266,13 @@ def _refusal(answer: HttpAnswer, session_id: str | None) -> ExchangeError:
     if status < 400:
         return answers.redirected(answer, never)
     if status == 401:
-        return answers.unauthorised(words, "the WorkloadManager", never)
+        return answers.unauthorised("the WorkloadManager", never)
     if status == 403:
-        return PermissionDeniedError(f"The WorkloadManager refused access ({words}).", **never)
+        return PermissionDeniedError(
+            "The WorkloadManager refused access. Its credential needs the right to create and delete sandboxes in "
+            "this namespace; ask the cluster's administrator.",
+            **never,
+        )
     if status == 429:
         return answers.overloaded(answer, words, never)
     if status >= 500:

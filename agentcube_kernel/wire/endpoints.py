@@ -1,12 +1,14 @@
-"""Where things are: URLs of the Router, the WorkloadManager and a bare PicoD."""
+"""Where things are: URLs of the Router, the WorkloadManager and a bare PicoD, and the proxies before them."""
 
 from __future__ import annotations
 
+import ipaddress
+import urllib.request
 from dataclasses import dataclass
 from typing import Literal
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
-from ..config import check_segment, check_url
+from ..arguments import check_segment, check_url
 
 Kind = Literal["code-interpreter", "agent-runtime"]
 
@@ -61,3 +63,24 @@ def create_url(workload_manager_url: str, kind: Kind) -> str:
 def delete_url(workload_manager_url: str, kind: Kind, session_id: str) -> str:
     """Where the WorkloadManager deletes one session."""
     return f"{workload_manager_url}/v1/{kind}/sessions/{quote(session_id, safe='')}"
+
+
+def proxy_for(url: str) -> str | None:
+    """The proxy that the environment names for a URL; never one for this machine itself."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if is_loopback(host) or urllib.request.proxy_bypass(host):
+        return None
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    return (proxy if "://" in proxy else f"http://{proxy}") if proxy else None
+
+
+def is_loopback(host: str) -> bool:
+    """True for ``localhost`` and the loopback addresses."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -4,7 +4,8 @@ Cancelling a request inside httpcore 1.0 under contention loses pool connections
 (encode/httpcore#1093), so an exchange runs in a task of its own here and a cancelled caller only stops waiting
 for it: the exchange goes on to its end, and gives its place in the limiter back only then.
 
-httpx2, a fork with the same interface, is used instead of httpx where ``AGENTCUBE_HTTP_LIBRARY=httpx2`` is set.
+The library is imported by the first exchange: it takes as long to import as everything else of this package together.
+httpx2, a fork with the same interface, is used instead of httpx where `AGENTCUBE_HTTP_LIBRARY=httpx2` is set.
 """
 
 from __future__ import annotations
@@ -17,8 +18,6 @@ import logging
 import math
 import os
 import ssl
-import sys
-import types
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -31,36 +30,17 @@ from ..errors import (
     ExchangeError,
     ResponseError,
 )
-from .proxies import proxy_for
+from ..timings import Timings
+from .endpoints import proxy_for
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
+    from types import ModuleType
 
     import httpx
 
-    AsyncTransport = httpx.AsyncBaseTransport
-else:
+    from ..secret import Secret
 
-    def _import_library() -> types.ModuleType:
-        """Import the HTTP library without its command line, which costs 40 ms and 6 MB (click, rich, pygments)."""
-        chosen = os.environ.get("AGENTCUBE_HTTP_LIBRARY")
-        for name in ("httpx2",) if chosen == "httpx2" else ("httpx", "httpx2"):
-            if name in sys.modules:
-                return sys.modules[name]
-            command_line = f"{name}._main"
-            placeholder = types.ModuleType(command_line)
-            placeholder.main = lambda: None
-            sys.modules[command_line] = placeholder
-            try:
-                return importlib.import_module(name)
-            except ModuleNotFoundError as error:
-                if error.name != name or name == "httpx2":
-                    raise
-            finally:
-                sys.modules.pop(command_line, None)
-        raise AssertionError("unreachable")
-
-    httpx = _import_library()
     AsyncTransport = httpx.AsyncBaseTransport
 
 logger = logging.getLogger("agentcube_kernel.http")
@@ -68,7 +48,7 @@ logger = logging.getLogger("agentcube_kernel.http")
 # Load balancers commonly close idle connections after 60 s and AgentCube's Router after 90 s; leaving first keeps
 # a request from being sent into a connection that is just being closed.
 KEEPALIVE_SECONDS = 45.0
-DEFAULT_CONNECT_TIMEOUT = 5.0
+DEFAULT_CONNECT_TIMEOUT = Timings().connect
 DEFAULT_LIMIT = 100
 MAX_ANSWER_BYTES = 1 << 30
 
@@ -79,10 +59,12 @@ class HttpRequest:
 
     method: str
     url: str
-    headers: tuple[tuple[str, str], ...] = ()
-    body: bytes | tuple[bytes | memoryview, ...] = b""
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    body: bytes | tuple[bytes | memoryview, ...] = field(default=b"", repr=False)
     timeout: float | None = 120.0
     """Seconds without a byte from the server, and for the whole exchange; None for no limit."""
+    credential: Secret | None = None
+    """The bearer token to send."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,20 +72,11 @@ class HttpAnswer:
     """One complete answer. Header names are lower-case."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
     url: str
-
-
-class _Parts(httpx.AsyncByteStream):
-    """A request body of several parts, so that a file's bytes need not be copied into one string."""
-
-    def __init__(self, parts: Iterable[bytes | memoryview]) -> None:
-        self._parts = parts
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for part in self._parts:
-            yield part  # type: ignore[misc]  # h11 takes every bytes-like object
+    credential: Secret | None = None
+    """The bearer token that was sent, never to be quoted from the answer."""
 
 
 class Connections:
@@ -195,7 +168,9 @@ class Connections:
             try:
                 response = await self._send(transport, request)
                 try:
-                    head = HttpAnswer(response.status_code, _headers(response), b"", request.url)
+                    head = HttpAnswer(
+                        response.status_code, _headers(response), b"", request.url, request.credential
+                    )
                     yield head, _pieces(response, request, bounded=False)
                 finally:
                     await response.aclose()
@@ -224,41 +199,30 @@ class Connections:
         finally:
             await response.aclose()
         body = parts[0] if len(parts) == 1 else b"".join(parts)
-        return HttpAnswer(response.status_code, _headers(response), body, request.url)
+        return HttpAnswer(response.status_code, _headers(response), body, request.url, request.credential)
 
     async def _send(self, transport: AsyncTransport, request: HttpRequest) -> httpx.Response:
-        timeout = request.timeout
-        extensions = {
-            "timeout": {"connect": self._connect_timeout, "read": timeout, "write": timeout, "pool": None}
-        }
-        headers = list(request.headers)
-        content: bytes | _Parts
-        if isinstance(request.body, tuple):
-            content = _Parts(request.body)
-            headers.append(("content-length", str(sum(len(part) for part in request.body))))
-        else:
-            content = request.body
-        outgoing = httpx.Request(
-            request.method, _url(request.url), headers=headers, content=content, extensions=extensions
-        )
+        library = http_library()
         try:
-            return await transport.handle_async_request(outgoing)
-        except (httpx.TransportError, OSError) as error:
-            raise _connection_failed(error, request) from error
+            return await transport.handle_async_request(_outgoing(request, self._connect_timeout))
+        except (library.TransportError, OSError) as error:
+            raise _connection_failed(error, request) from _without_frames(error)
 
     def _new_transport(self, *, keepalive: bool = True) -> AsyncTransport:
+        library = http_library()
         try:
-            return httpx.AsyncHTTPTransport(
+            transport: AsyncTransport = library.AsyncHTTPTransport(
                 verify=_tls_context() if self._base_url.startswith("https") else _no_tls_context(),
                 trust_env=False,
                 proxy=proxy_for(self._base_url),
                 # The limiter is ours: a request must never wait for a connection without our knowing why.
-                limits=httpx.Limits(
+                limits=library.Limits(
                     max_connections=None,
                     max_keepalive_connections=self._limit if keepalive else 0,
                     keepalive_expiry=KEEPALIVE_SECONDS,
                 ),
             )
+            return transport
         except (ImportError, ValueError) as error:
             raise ConfigurationError(
                 f"The proxy from the environment cannot be used for {self._base_url}: {error} "
@@ -288,6 +252,7 @@ async def _pieces(
     response: httpx.Response, request: HttpRequest, *, bounded: bool = True
 ) -> AsyncIterator[bytes]:
     """The body as it comes, bounded in size and time unless it is a stream. Raises when it ends early."""
+    library = http_library()
     source = response.aiter_bytes() if "content-encoding" in response.headers else response.stream
     deadline = math.inf
     if bounded and request.timeout is not None:
@@ -307,32 +272,31 @@ async def _pieces(
             if asyncio.get_running_loop().time() > deadline:
                 raise _no_answer(request)
             yield piece
-    except (httpx.TransportError, httpx.DecodingError, httpx.StreamError, OSError) as error:
+    except (library.TransportError, library.DecodingError, library.StreamError, OSError) as error:
         raise ResponseError(
             f"The answer from {request.url} was cut short after {received} bytes ({_name(error)}).",
             status=response.status_code,
             delivery=Delivery.DELIVERED,
             url=request.url,
             transient=True,
-        ) from error
+        ) from _without_frames(error)
 
 
 def _headers(response: httpx.Response) -> dict[str, str]:
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers.raw}
 
 
-_NEVER_SENT = (
-    httpx.ConnectError,
-    httpx.ConnectTimeout,
-    httpx.PoolTimeout,
-    httpx.ProxyError,
-    httpx.UnsupportedProtocol,
-)
-
-
 def _connection_failed(error: Exception, request: HttpRequest) -> ExchangeError:
     server = "{0.scheme}://{0.netloc}".format(urlsplit(request.url))
-    if isinstance(error, _NEVER_SENT):
+    library = http_library()
+    never_sent = (
+        library.ConnectError,
+        library.ConnectTimeout,
+        library.PoolTimeout,
+        library.ProxyError,
+        library.UnsupportedProtocol,
+    )
+    if isinstance(error, never_sent):
         return ConnectionFailedError(
             f"Cannot connect to {server}: {_name(error)}. Check the URL, and that the server runs and can be "
             "reached from here.",
@@ -340,7 +304,7 @@ def _connection_failed(error: Exception, request: HttpRequest) -> ExchangeError:
             url=request.url,
             transient=True,
         )
-    if isinstance(error, httpx.TimeoutException):
+    if isinstance(error, library.TimeoutException):
         return _no_answer(request)
     return ConnectionFailedError(
         f"The connection to {server} was lost before the answer came: {_name(error)}.",
@@ -364,15 +328,64 @@ def _name(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
+def _outgoing(request: HttpRequest, connect_timeout: float) -> httpx.Request:
+    """The library's request. The credential is revealed here alone, in a frame that no error's traceback shows."""
+    timeout = request.timeout
+    headers = list(request.headers)
+    if request.credential is not None:
+        headers.append(("authorization", f"Bearer {request.credential.reveal()}"))
+    content: bytes | AsyncIterator[bytes]
+    if isinstance(request.body, tuple):
+        content = _parts(request.body)
+        headers.append(("content-length", str(sum(len(part) for part in request.body))))
+    else:
+        content = request.body
+    extensions = {"timeout": {"connect": connect_timeout, "read": timeout, "write": timeout, "pool": None}}
+    outgoing: httpx.Request = http_library().Request(
+        request.method, _url(request.url), headers=headers, content=content, extensions=extensions
+    )
+    return outgoing
+
+
+async def _parts(parts: tuple[bytes | memoryview, ...]) -> AsyncIterator[bytes]:
+    """A body of several parts, so that a file's bytes need not be copied into one string."""
+    for part in parts:
+        yield part  # type: ignore[misc]  # h11 takes every bytes-like object
+
+
+def _without_frames(error: Exception) -> Exception:
+    """The error without its tracebacks: the library's frames hold the headers of the request."""
+    link: BaseException | None = error
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return error
+
+
+@functools.cache
+def http_library() -> ModuleType:
+    """The HTTP library, imported when first asked for."""
+    if os.environ.get("AGENTCUBE_HTTP_LIBRARY") == "httpx2":
+        return importlib.import_module("httpx2")
+    try:
+        return importlib.import_module("httpx")
+    except ModuleNotFoundError as error:
+        if error.name != "httpx":
+            raise
+        return importlib.import_module("httpx2")
+
+
 @functools.lru_cache(maxsize=256)
 def _url(url: str) -> httpx.URL:
-    return httpx.URL(url)
+    parsed: httpx.URL = http_library().URL(url)
+    return parsed
 
 
 @functools.cache
 def _tls_context() -> ssl.SSLContext:
     """One context for the whole process: loading the certificates takes 20 ms each time."""
-    return httpx.create_ssl_context()
+    context: ssl.SSLContext = http_library().create_ssl_context()
+    return context
 
 
 @functools.cache

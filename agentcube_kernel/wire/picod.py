@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -93,3 +94,31 @@ def execute_body(
         raise ConfigurationError(
             f"command cannot be encoded as UTF-8: {error.reason}.", name="command"
         ) from None
+
+
+def upload_form(
+    path: str, data: bytes | memoryview, mode: str
+) -> tuple[tuple[str, str], tuple[bytes | memoryview, ...]]:
+    """The content-type header and the parts of a body that uploads a file; `data` is not copied.
+
+    PicoD's JSON upload cannot carry an empty file, and costs a third more.
+    """
+    boundary = secrets.token_hex(16)
+    head = "".join(
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+        for name, value in (("path", path), ("mode", mode))
+    )
+    head += (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="file"\r\n'
+        "Content-Type: application/octet-stream\r\n\r\n"
+    )
+    return (
+        ("content-type", f"multipart/form-data; boundary={boundary}"),
+        (head.encode(), *_slices(data), f"\r\n--{boundary}--\r\n".encode()),
+    )
+
+
+def _slices(data: bytes | memoryview, size: int = 256 * 1024) -> list[memoryview]:
+    """Pieces small enough that the event loop gets its turn between them."""
+    view = memoryview(data).cast("B")
+    return [view[start : start + size] for start in range(0, len(view), size)]

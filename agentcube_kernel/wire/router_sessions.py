@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..config import check_segment
+from ..arguments import check_segment
 from ..errors import ConfigurationError, Delivery, ExchangeError, SessionCreateError
 from . import answers
 from .control_plane import CREATE_TIMEOUT
 from .endpoints import SESSION_HEADER, InvocationEndpoint
 from .http import Connections
 from .retry import RetryPolicy
-from .server_connection import Link
+from .server_connection import ServerConnection
 
 if TYPE_CHECKING:
     from .auth import AuthProvider
@@ -42,15 +42,15 @@ async def create_through_router(
         except ConfigurationError:
             raise answers.wrong_shape(answer, f"a session id in {SESSION_HEADER}") from None
 
-    link = Link(
+    server = ServerConnection(
         Connections(endpoint.base, limit=1, connect_timeout=connect_timeout, transport=transport), auth
     )
     try:
-        return await link.send(
-            "GET", endpoint.url(path), read=read, timeout=CREATE_TIMEOUT, retry=RetryPolicy.ONCE_DELIVERED
+        return await RetryPolicy.ONCE_DELIVERED.call(
+            lambda: server.send("GET", endpoint.url(path), read=read, timeout=CREATE_TIMEOUT)
         )
     finally:
-        await link.aclose()
+        await server.aclose()
 
 
 def _without_session(answer: HttpAnswer, endpoint: InvocationEndpoint) -> ExchangeError:
@@ -61,7 +61,8 @@ def _without_session(answer: HttpAnswer, endpoint: InvocationEndpoint) -> Exchan
     words, _ = answers.error_text(answer)
     return SessionCreateError(
         f"The Router could not create a session for {endpoint.namespace}/{endpoint.name}: status {answer.status}"
-        f"{f' ({words})' if words else ''}. A sandbox that was made all the same goes after its idle timeout.",
+        f"{f' ({words})' if words else ''}. If a sandbox was created nevertheless, AgentCube deletes it after its idle "
+        "timeout.",
         status=answer.status,
         delivery=Delivery.UNKNOWN,
         url=answer.url,

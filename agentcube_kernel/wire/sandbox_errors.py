@@ -88,7 +88,7 @@ def _common_error(
     if status < 400:
         return answers.redirected(answer, details)
     if status == 401:
-        return _unauthorised(words, endpoint, {**details, "delivery": Delivery.NEVER})
+        return _unauthorised(endpoint, {**details, "delivery": Delivery.NEVER})
     if status == 413:
         return RequestTooLargeError(
             f"The request is larger than the sandbox accepts ({words}). Send it in parts: upload_file does.",
@@ -114,11 +114,11 @@ def _between(answer: HttpAnswer, words: str, details: dict[str, Any]) -> Exchang
     )
 
 
-def _unauthorised(words: str, endpoint: InvocationEndpoint, details: dict[str, Any]) -> AuthenticationError:
+def _unauthorised(endpoint: InvocationEndpoint, details: dict[str, Any]) -> AuthenticationError:
     if endpoint.bare:
-        return answers.unauthorised(words, "PicoD", details)
+        return answers.unauthorised("PicoD", details)
     return AuthenticationError(
-        f"The sandbox does not accept the Router's signature ({words}). Its key is not this Router's; delete the "
+        "The sandbox does not accept the Router's signature. Its key is not this Router's; delete the "
         "session and create a new one.",
         **details,
     )

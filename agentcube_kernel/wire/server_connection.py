@@ -1,4 +1,4 @@
-"""One authorised way to one server: send, judge the answer, renew the credential, try again."""
+"""One authorised connection to one server: send a request, judge the answer, renew a refused credential once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from .auth import AuthProvider
-    from .retry import RetryPolicy
 
 logger = logging.getLogger("agentcube_kernel.http")
 
@@ -26,8 +25,12 @@ JSON = ("content-type", "application/json")
 _ALWAYS = (("accept-encoding", "identity"), ("user-agent", "agentcube-kernel"))
 
 
-class Link:
-    """Requests to one server with one credential. `headers` go with every request."""
+class ServerConnection:
+    """Requests to one server with one credential. `headers` go with every request.
+
+    Nothing is repeated here but a request that was refused with 401, once, with a new token. Repeating a failed
+    exchange is the caller's matter: `RetryPolicy.call` does it.
+    """
 
     def __init__(
         self,
@@ -49,36 +52,25 @@ class Link:
         body: bytes | tuple[bytes | memoryview, ...] = b"",
         headers: tuple[tuple[str, str], ...] = (),
         timeout: float | None,
-        retry: RetryPolicy,
         on_abandon: Callable[[asyncio.Task[HttpAnswer]], None] | None = None,
     ) -> T:
-        """Send until `read` makes a result of an answer, as far as `retry` allows.
+        """Make one exchange and return what `read` makes of its answer.
 
-        `read` gets the answer whatever its status, and raises what is wrong with it. `timeout` is in seconds, for
-        each attempt.
+        `read` gets the answer whatever its status, and raises what is wrong with it. `timeout` is in seconds; None
+        is no limit. `on_abandon` is called with the exchange's task when the call ends before the exchange does.
 
         Raises:
-            AgentCubeError: what `read` raised for the last answer, or why there was none.
+            AgentCubeError: what `read` raised, or why there was no answer.
         """
-
-        async def attempt() -> T:
+        token = await self._authorizer.token()
+        request = HttpRequest(method, url, self._headers + headers, body, timeout, token)
+        answer = await self.connections.exchange(request, on_abandon=on_abandon)
+        if self._refused(answer) and self._authorizer.invalidate(token):
+            logger.debug("401 from %s, trying once more with a new token", url)
             token = await self._authorizer.token()
-            answer = await self.connections.exchange(
-                self._request(method, url, token, headers, body, timeout), on_abandon=on_abandon
-            )
-            if (
-                answer.status == 401
-                and SESSION_HEADER not in answer.headers
-                and self._authorizer.invalidate(token)
-            ):
-                logger.debug("401 from %s, trying once more with a new token", url)
-                token = await self._authorizer.token()
-                answer = await self.connections.exchange(
-                    self._request(method, url, token, headers, body, timeout), on_abandon=on_abandon
-                )
-            return read(answer)
-
-        return await retry.call(attempt)
+            request = HttpRequest(method, url, self._headers + headers, body, timeout, token)
+            answer = await self.connections.exchange(request, on_abandon=on_abandon)
+        return read(answer)
 
     @contextlib.asynccontextmanager
     async def stream(
@@ -90,33 +82,23 @@ class Link:
         headers: tuple[tuple[str, str], ...] = (),
         timeout: float | None,
     ) -> AsyncIterator[tuple[HttpAnswer, AsyncIterator[bytes]]]:
-        """An answer's head, not judged, and its body in pieces. Not tried again but once after a 401."""
+        """An answer's head, not judged, and its body in pieces, from one exchange."""
         token = await self._authorizer.token()
         async with contextlib.AsyncExitStack() as stack:
-            request = self._request(method, url, token, headers, body, timeout)
+            request = HttpRequest(method, url, self._headers + headers, body, timeout, token)
             head, pieces = await stack.enter_async_context(self.connections.stream(request))
-            if (
-                head.status == 401
-                and SESSION_HEADER not in head.headers
-                and self._authorizer.invalidate(token)
-            ):
+            if self._refused(head) and self._authorizer.invalidate(token):
                 await stack.aclose()
-                request = self._request(method, url, await self._authorizer.token(), headers, body, timeout)
+                token = await self._authorizer.token()
+                request = HttpRequest(method, url, self._headers + headers, body, timeout, token)
                 head, pieces = await stack.enter_async_context(self.connections.stream(request))
             yield head, pieces
 
     async def aclose(self) -> None:
-        """Close the connections."""
+        """Close the connections. Idempotent."""
         await self.connections.aclose()
 
-    def _request(
-        self,
-        method: str,
-        url: str,
-        token: str | None,
-        headers: tuple[tuple[str, str], ...],
-        body: bytes | tuple[bytes | memoryview, ...],
-        timeout: float | None,
-    ) -> HttpRequest:
-        authorization = () if token is None else (("authorization", f"Bearer {token}"),)
-        return HttpRequest(method, url, self._headers + authorization + headers, body, timeout)
+    @staticmethod
+    def _refused(answer: HttpAnswer) -> bool:
+        """True for a 401 of the server itself; one that a sandbox's program answers is no affair of the credential."""
+        return answer.status == 401 and SESSION_HEADER not in answer.headers

@@ -24,7 +24,7 @@ class LocalRunner:
         self.workspace, self.path = workspace, path
         self.uploaded = 0
 
-    async def run_command(self, command: Sequence[str], *, timeout: float) -> CommandResult:
+    async def execute(self, command: Sequence[str], *, timeout: float) -> CommandResult:
         env = {"PATH": str(self.path), "HOME": str(self.workspace)}
         program = shutil.which(command[0], path=str(self.path))
         if program is None:
@@ -38,7 +38,7 @@ class LocalRunner:
             stdout=done.stdout.decode(), stderr=done.stderr.decode(), exit_code=done.returncode
         )
 
-    async def put_file(self, path: str, data: bytes) -> None:
+    async def write(self, path: str, data: bytes) -> None:
         self.uploaded += len(data)
         target = self.workspace / path
         target.parent.mkdir(parents=True, exist_ok=True)

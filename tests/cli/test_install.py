@@ -99,6 +99,7 @@ def test_refuses_secrets(tmp_path: Path, option: tuple[str, str]) -> None:
     [
         (("--router-url", "router:80"), "--router-url"),
         (("--namespace", "a/b"), "--namespace"),
+        (("--env", "AGENTCUBE_HOLD=soon"), "AGENTCUBE_HOLD"),
         (("--name", "a b"), "--name"),
         (("--env", "NOVALUE"), "NAME=VALUE"),
         (("--user",), "one of --user, --sys-prefix and --prefix"),

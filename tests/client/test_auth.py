@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
+import json
 import os
 import pickle
+import shlex
+import sys
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -14,6 +18,7 @@ from agentcube_kernel import (
     ArgumentTypeError,
     AsyncAgentRuntimeClient,
     AsyncCodeInterpreterClient,
+    AsyncControlPlaneClient,
     AuthenticationError,
     AuthProvider,
     ConfigurationError,
@@ -21,8 +26,11 @@ from agentcube_kernel import (
     ServiceAccountAuth,
     Settings,
     TokenAuth,
+    TokenCommandAuth,
     TokenFileAuth,
 )
+from agentcube_kernel.sessions.cleanup import delete_sessions
+from agentcube_kernel.sessions.ledger import Ledger, SessionRecord
 from tests.client.stub import Request, from_sandbox, ran, reply, stub
 
 pytestmark = pytest.mark.anyio
@@ -281,3 +289,117 @@ def test_secrets_stay_out_of_reprs() -> None:
     shown.append(repr(ServiceAccountAuth("http://x", "me", "s3cr3t")))
     assert not any("s3cr3t" in text for text in shown)
     assert pickle.loads(pickle.dumps(settings)) == settings
+
+
+async def test_settings_win_over_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A token of the environment never goes to a server that explicit settings or credentials name."""
+    monkeypatch.setenv("AGENTCUBE_TOKEN", "of-the-environment")
+    mine = Credentials(token="mine", service_account_file="")
+    nothing = Credentials(service_account_file="")
+    async with stub(manager_answers) as manager, stub(lambda request: ran()) as router:
+        for credentials in (mine, nothing):
+            settings = Settings(
+                router_url=router.url, workload_manager_url=manager.url, credentials=credentials
+            )
+            async with AsyncCodeInterpreterClient(settings=settings) as client:
+                await client.execute_command("true")
+            async with AsyncControlPlaneClient(manager.url, credentials=credentials) as control_plane:
+                await control_plane.delete_session("s")
+            ledger = Ledger(tmp_path / "ledger.sqlite")
+            record = SessionRecord.new("s-2", workload_manager_url=manager.url, router_url=router.url)
+            ledger.record(record)
+            assert [done.done for done in await delete_sessions([record], ledger, settings=settings)] == [
+                True
+            ]
+            async with AsyncAgentRuntimeClient("a", session_id="s", settings=settings) as agent:
+                await agent.invoke({})
+        assert set(tokens(manager.requests + router.requests)) == {"Bearer mine", None}
+        async with AsyncControlPlaneClient(manager.url) as control_plane:
+            await control_plane.delete_session("s")
+    assert tokens(manager.requests)[-1] == "Bearer of-the-environment"
+
+
+def printing(*statements: str) -> str:
+    """The command line of a Python program."""
+    return shlex.join([sys.executable, "-c", "; ".join(statements)])
+
+
+async def test_token_from_a_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A command's output is the token: run once for all who wait, and again when a server refuses its token."""
+    runs = tmp_path / "runs"
+    runs.touch()
+    command = printing(f"f = open({str(runs)!r}, 'a')", "print(f't{f.tell()}')", "f.write('x')")
+    monkeypatch.setenv("AGENTCUBE_TOKEN_COMMAND", command)
+
+    def handler(request: Request) -> bytes:
+        if request.headers["authorization"] == "Bearer t0" and len(router.requests) > 20:
+            return reply(401, {"error": "expired"})
+        return ran("ok")
+
+    async with (
+        stub(handler) as router,
+        AsyncCodeInterpreterClient(router_url=router.url, session_id="s") as client,
+    ):
+        await asyncio.gather(*(client.execute_command("true") for _ in range(20)))
+        assert set(tokens(router.requests)) == {"Bearer t0"}
+        await client.execute_command("true")
+        assert tokens(router.requests)[-2:] == ["Bearer t0", "Bearer t1"]
+    assert runs.read_text() == "xx"
+
+
+def credential(token: object, seconds: float | None) -> str:
+    """What a credential plug-in of kubectl's prints."""
+    status: dict[str, object] = {"token": token}
+    if seconds is not None:
+        expires = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)
+        status["expirationTimestamp"] = expires.isoformat().replace("+00:00", "Z")
+    return json.dumps({"kind": "ExecCredential", "status": status})
+
+
+@pytest.mark.parametrize(("seconds", "runs"), [(None, 1), (3600, 1), (0.5, 2)])
+async def test_exec_credentials(seconds: float | None, runs: int, tmp_path: Path) -> None:
+    """An ExecCredential's token is kept until half of its short life, or 30 s before its end."""
+    log = tmp_path / "log"
+    output = credential("from-plugin", seconds)
+    auth = TokenCommandAuth(printing(f"open({str(log)!r}, 'a').write('x')", f"print({output!r})"))
+    assert await auth.get_token() == "from-plugin"
+    await asyncio.sleep(0 if seconds is None or seconds > 1 else seconds)
+    if runs == 2:  # what is printed again has expired by now
+        with pytest.raises(AuthenticationError, match="no usable token"):
+            await auth.get_token()
+    else:
+        assert await auth.get_token() == "from-plugin"
+    assert log.read_text() == "x" * runs
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (printing("print('s3cr3t two')"), "no usable token"),
+        (printing("print('{}')"), "no usable token"),
+        (printing("print('{s3cr3t')"), "no usable token"),
+        (printing("print('{\"status\":' + '[' * 100000)"), "no usable token"),
+        (printing(f"print({credential(5, None)!r})"), "no usable token"),
+        (printing(f"print({credential('s3cr3t', -1)!r})"), "no usable token"),
+        (printing("print('s3cr3t')", "raise SystemExit(3)"), "exit code 3"),
+        (
+            printing("import time", "print('s3cr3t', flush=True)", "time.sleep(60)"),
+            "did not end within 0.5 s",
+        ),
+        ("no-such-program s3cr3t", "could not be started"),
+    ],
+)
+async def test_token_commands_that_fail(command: str, words: str) -> None:
+    """What a failing command printed, or was given, is not repeated; the message names the program and the setting."""
+    auth = TokenCommandAuth(command, timeout=0.5 if "0.5 s" in words else 30)
+    with pytest.raises(AuthenticationError, match=words) as caught:
+        await auth.get_token()
+    assert "AGENTCUBE_TOKEN_COMMAND" in str(caught.value)
+    assert "s3cr3t" not in str(caught.value) + repr(auth)
+
+
+@pytest.mark.parametrize("command", ["", "'unclosed"])
+async def test_bad_token_commands(command: str) -> None:
+    """A command line that is none is refused."""
+    with pytest.raises(ConfigurationError, match="token_command"):
+        TokenCommandAuth(command)

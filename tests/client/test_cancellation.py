@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from agentcube_kernel import AsyncCodeInterpreterClient, ClientStateError, ConnectionFailedError
-from agentcube_kernel.client.heartbeat import Heartbeat
+from agentcube_kernel.wire.heartbeat import Heartbeat
 from tests.client.stub import Request, ran, stub
 
 pytestmark = pytest.mark.anyio

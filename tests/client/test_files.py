@@ -337,7 +337,7 @@ async def test_full_disk_here(client: AsyncCodeInterpreterClient) -> None:
     await client.write_file("x" * 100_000, "file")
     full = Path("/dev/full").open("wb", buffering=0)  # noqa: ASYNC230, SIM115 - a device
     with full, pytest.raises(LocalFileError, match="No space left"):
-        await Download(client.data_plane, "file", full, "/dev/full", None).run()
+        await Download(client.data_plane.wire, "file", full, "/dev/full", None).run()
 
 
 async def test_local_folder_without_permission(client: AsyncCodeInterpreterClient, tmp_path: Path) -> None:

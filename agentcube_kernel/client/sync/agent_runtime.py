@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ...wire.http import DEFAULT_CONNECT_TIMEOUT, DEFAULT_LIMIT
-from ..agent_data_plane import DEFAULT_TIMEOUT
+from ...wire.data_plane import DEFAULT_TIMEOUT
+from ...wire.http import DEFAULT_LIMIT
 from ..agent_runtime import AsyncAgentRuntimeClient
-from .facade import SyncSessionClient
+from .session import SyncSessionClient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -38,7 +38,7 @@ class AgentRuntimeClient(SyncSessionClient[AsyncAgentRuntimeClient]):
         verbose: bool = False,
         session_id: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
-        connect_timeout: float = DEFAULT_CONNECT_TIMEOUT,
+        connect_timeout: float | None = None,
         auth_token: str | None = None,
         auth: AuthProvider | None = None,
         *,

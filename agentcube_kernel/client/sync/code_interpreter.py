@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ...wire.http import DEFAULT_CONNECT_TIMEOUT, DEFAULT_LIMIT
+from ...wire.data_plane import DEFAULT_TIMEOUT
+from ...wire.http import DEFAULT_LIMIT
 from ..code_interpreter import AsyncCodeInterpreterClient
-from ..data_plane import DEFAULT_TIMEOUT
-from .facade import SyncSessionClient
 from .portal import portal
+from .session import SyncSessionClient
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -94,7 +94,7 @@ class CodeInterpreterClient(SyncSessionClient[AsyncCodeInterpreterClient]):
         create_through: CreateThrough = "auto",
         on_session: Callable[[SessionInfo], Awaitable[None] | None] | None = None,
         timeout: float = DEFAULT_TIMEOUT,
-        connect_timeout: float = DEFAULT_CONNECT_TIMEOUT,
+        connect_timeout: float | None = None,
         max_connections: int = DEFAULT_LIMIT,
         transport: AsyncTransport | None = None,
     ) -> None:

@@ -1,84 +1,74 @@
-"""What the synchronous clients share: the asynchronous client that does the work, and the way to it."""
+"""What everything synchronous is: an asynchronous object that does the work, and the way to it."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from ..session import AsyncSessionClient, State
 from .portal import portal
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
     from types import TracebackType
     from typing import Self
 
-    from ...config import Settings
-    from ...results import Ownership
-
 T = TypeVar("T")
-A = TypeVar("A", bound=AsyncSessionClient)
 
-# Clients of the parent process, kept in a forked child so that their sockets are not touched there.
+
+class Core(Protocol):
+    """What a facade needs of the asynchronous object behind it."""
+
+    @property
+    def closed(self) -> bool: ...
+
+    async def __aenter__(self) -> Any: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+
+    def open(self) -> Coroutine[Any, Any, None]: ...
+
+    def close(self) -> Coroutine[Any, Any, None]: ...
+
+    def stop(self, *, force: bool = False) -> Coroutine[Any, Any, None]: ...
+
+    def detach(self) -> str: ...
+
+
+A = TypeVar("A", bound=Core)
+
+# Objects of the parent process, kept in a forked child so that their sockets are not touched there.
 _inherited: list[object] = []
 
 
-class SyncSessionClient(Generic[A]):
-    """A client whose methods wait for their results.
+class SyncFacade(ABC, Generic[A]):
+    """An object whose methods wait for their results, over an asynchronous one on the background event loop.
 
-    The first call that needs it opens the session, as does ``with``, which also stops it at the end. The client may
-    be used by many threads. A child process that is forked while the client is open uses the session as an attached
-    one, with connections of its own. At the interpreter's exit connections are closed and sessions are kept.
+    It may be used by many threads. In a forked child process `_in_child` takes the place of the parent's object. At the
+    interpreter's exit the object is closed, and sessions are kept.
     """
 
-    def __init__(self, make: Callable[..., A], **arguments: Any) -> None:
-        self._make = make
-        self._arguments = arguments
-        self._core = make(**arguments)
+    def __init__(self, core: A) -> None:
+        self._core = core
         self._pid = os.getpid()
+
+    @abstractmethod
+    def _in_child(self, parent: A) -> A:
+        """An object for a forked process, on the same session as the parent's and with connections of its own."""
 
     def __repr__(self) -> str:
         return repr(self._core).replace("<Async", "<", 1)
 
     def __enter__(self) -> Self:
-        portal().run(self._async().__aenter__)
-        self._register()
+        self._call(lambda core: core.__aenter__())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        core = self._async()
-        portal().run(lambda: core.__aexit__(kind, error, traceback))
-        self._unregister()
-
-    @property
-    def session_id(self) -> str | None:
-        """The session's id. A client that is to create its session does so when this is first asked for."""
-        core = self._async()
-        if core.session_id is None and core.state is State.NEW:
-            self.open()
-        return core.session_id
-
-    @property
-    def ownership(self) -> Ownership:
-        """Who is to delete the session."""
-        return self._core.ownership
-
-    @property
-    def state(self) -> State:
-        """Where the client is in its life."""
-        return self._core.state
-
-    @property
-    def closed(self) -> bool:
-        """True after `close()` or `stop()`."""
-        return self._core.closed
-
-    @property
-    def settings(self) -> Settings:
-        """The settings in force, and where they came from."""
-        return self._core.settings
+        self._call(lambda core: core.__aexit__(kind, error, traceback))
 
     def open(self) -> None:
         """Create the session, or attach to the one whose id was given. Idempotent; the first call does it too.
@@ -87,18 +77,16 @@ class SyncSessionClient(Generic[A]):
             InterpreterNotFoundError, SessionCreateError: no session could be created; none is left behind, unless
                 the error says so.
             AuthenticationError, PermissionDeniedError, ConnectionFailedError: as their names say.
-            ClientStateError: the client is closed.
+            ClientStateError: it is closed.
         """
-        portal().run(self._async().open)
-        self._register()
+        self._call(lambda core: core.open())
 
     def close(self) -> None:
         """Close this side: connections and tasks. The session lives on, until it idles out. Idempotent."""
-        portal().run(self._async().close)
-        self._unregister()
+        self._call(lambda core: core.close())
 
     def stop(self, *, force: bool = False) -> None:
-        """Delete the session if this client created it, and close.
+        """Delete the session if this object created it, and close.
 
         An attached session is deleted only with `force`. A session that is gone already counts as deleted. When
         the session cannot be deleted its id is kept and `stop()` can be called again; without access to a
@@ -107,14 +95,12 @@ class SyncSessionClient(Generic[A]):
         Raises:
             SessionDeleteError: the session may still be running; its message has the command that deletes it.
         """
-        core = self._async()
-        portal().run(lambda: core.stop(force=force))
-        self._unregister()
+        self._call(lambda core: core.stop(force=force))
 
     def detach(self) -> str:
         """Give the session up without deleting it, and return its id for somebody else.
 
-        The client can go on using the session, but will not delete it any more. It still has to be closed.
+        The object can go on using the session, but will not delete it any more. It still has to be closed.
 
         Raises:
             SessionError: there is no session.
@@ -122,40 +108,36 @@ class SyncSessionClient(Generic[A]):
         return self._async().detach()
 
     def _async(self) -> A:
+        """The asynchronous object of this process."""
         if self._pid != os.getpid():
             _inherited.append(self._core)
-            session_id = self._core.session_id
             self._pid = os.getpid()
-            self._core = self._make(**{**self._arguments, "session_id": session_id})
+            self._core = self._in_child(self._core)
         return self._core
 
-    def _run(self, call: Callable[[A], Awaitable[T]]) -> T:
-        """Await a call on the client, opening it first if need be."""
+    def _call(self, call: Callable[[A], Awaitable[T]]) -> T:
+        """Await a call on the object, and see to its closing at the interpreter's exit as long as that is needed."""
         core = self._async()
-
-        async def opened() -> T:
-            await core.open()
-            return await call(core)
-
-        fresh = core.state is State.NEW
+        if not core.closed:
+            portal().at_exit(core.close)
         try:
-            return portal().run(opened)
+            return portal().run(lambda: call(core))
         finally:
-            if fresh and core.state is State.OPEN:
-                self._register()
+            if not self._needs_closing(core):
+                portal().not_at_exit(core.close)
+
+    def _run(self, call: Callable[[A], Awaitable[T]]) -> T:
+        """As `_call`, for what needs the session."""
+        return self._call(call)
 
     def _iterate(self, iterate: Callable[[A], AsyncIterator[T]]) -> Iterator[T]:
-        """The items of an asynchronous iterator of the client."""
+        """The items of an asynchronous iterator of the object."""
         core = self._async()
         self._run(_nothing)
         return portal().iterate(lambda: iterate(core))
 
-    def _register(self) -> None:
-        portal().at_exit(self._core.close)
-
-    def _unregister(self) -> None:
-        if self._core.closed:
-            portal().not_at_exit(self._core.close)
+    def _needs_closing(self, core: A) -> bool:
+        return not core.closed
 
 
 async def _nothing(core: object) -> None:

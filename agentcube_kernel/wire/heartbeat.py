@@ -18,13 +18,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("agentcube_kernel.heartbeat")
 
-INTERVAL = 60.0
-
 
 class Heartbeat:
     """Calls `beat` every `interval` seconds for as long as the context lasts, the first time after one interval."""
 
-    def __init__(self, beat: Callable[[], Awaitable[object]], *, interval: float = INTERVAL) -> None:
+    def __init__(self, beat: Callable[[], Awaitable[object]], *, interval: float) -> None:
         self._beat = beat
         self._interval = interval
         self._task: asyncio.Task[None] | None = None
