@@ -193,6 +193,10 @@ class Credentials:
             )
 
 
+NO_CREDENTIALS = Credentials(service_account_file="")
+"""No credential, whatever this machine has."""
+
+
 def _given(environ: Mapping[str, str] | None) -> dict[str, tuple[str, Secret]]:
     """The variable and its text for each setting that is set. An empty variable counts as not set.
 

@@ -294,6 +294,7 @@ async def test_waiting_times_of_the_settings(monkeypatch: pytest.MonkeyPatch) ->
     """Without timings of its own a sandbox takes those of the settings, its client's connections too."""
     monkeypatch.setenv("AGENTCUBE_HOLD", "7")
     monkeypatch.setenv("AGENTCUBE_CONNECT", "2.5")
+    monkeypatch.delenv("AGENTCUBE_TAKEOVER", raising=False)
     assert AsyncSandbox().timings == Timings(hold=7, connect=2.5)
     assert AsyncSandbox().client.connect_timeout == 2.5
     assert AsyncSandbox(timings=Timings(hold=3)).client.settings.timings == Timings(hold=3)

@@ -10,6 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from ..config import NO_CREDENTIALS
 from ..errors import AgentCubeError, ExchangeError, LedgerError, SessionDeleteError
 from ..secret import Secret
 from ..wire.control_plane import AsyncControlPlaneClient
@@ -119,7 +120,9 @@ async def delete_there(session: SessionRecord, access: Iterable[Access]) -> Outc
 
 async def _delete_at(place: Access, session: SessionRecord) -> Outcome:
     try:
-        async with AsyncControlPlaneClient(place.url, auth=place.auth()) as client:
+        async with AsyncControlPlaneClient(
+            place.url, auth=place.auth(), credentials=NO_CREDENTIALS
+        ) as client:
             there = await client.delete_session(session.session_id, kind=session.kind)
     except AgentCubeError:
         if await asyncio.to_thread(_ended_with_its_server, session):

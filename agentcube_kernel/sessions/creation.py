@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from ..config import NO_CREDENTIALS
 from .ledger import SessionRecord
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ async def create_session(
         timeout=request.timeout,
         connect_timeout=request.connect_timeout,
         auth=auth,
+        credentials=NO_CREDENTIALS,
         transport=transport,
     )
     async with client:

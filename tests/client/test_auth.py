@@ -308,9 +308,9 @@ async def test_settings_win_over_the_environment(monkeypatch: pytest.MonkeyPatch
             ledger = Ledger(tmp_path / "ledger.sqlite")
             record = SessionRecord.new("s-2", workload_manager_url=manager.url, router_url=router.url)
             ledger.record(record)
-            assert [done.done for done in await delete_sessions([record], ledger, settings=settings)] == [
-                True
-            ]
+            access = Access.of(settings)
+            assert access is not None
+            assert [done.done for done in await delete_sessions([record], ledger, [access])] == [True]
             async with AsyncAgentRuntimeClient("a", session_id="s", settings=settings) as agent:
                 await agent.invoke({})
         assert set(tokens(manager.requests + router.requests)) == {"Bearer mine", None}

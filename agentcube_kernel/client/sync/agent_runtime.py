@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from ...config import Settings
     from ...results import SessionInfo
+    from ...sessions.creation import SessionNotes
+    from ...sessions.keeper import Keeper
     from ...wire.auth import AuthProvider
     from ...wire.http import AsyncTransport
 
@@ -46,6 +48,8 @@ class AgentRuntimeClient(SyncSessionClient[AsyncAgentRuntimeClient]):
         workload_manager_auth: AuthProvider | None = None,
         settings: Settings | None = None,
         on_session: Callable[[SessionInfo], Awaitable[None] | None] | None = None,
+        keeper: Keeper | None = None,
+        notes: SessionNotes | None = None,
         max_connections: int = DEFAULT_LIMIT,
         transport: AsyncTransport | None = None,
     ) -> None:
@@ -64,6 +68,8 @@ class AgentRuntimeClient(SyncSessionClient[AsyncAgentRuntimeClient]):
             workload_manager_auth=workload_manager_auth,
             settings=settings,
             on_session=on_session,
+            keeper=keeper,
+            notes=notes,
             max_connections=max_connections,
             transport=transport,
         )

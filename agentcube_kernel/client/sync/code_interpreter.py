@@ -23,6 +23,8 @@ if TYPE_CHECKING:
         SessionInfo,
         Transferred,
     )
+    from ...sessions.creation import SessionNotes
+    from ...sessions.keeper import Keeper
     from ...wire.auth import AuthProvider
     from ...wire.http import AsyncTransport
     from ..command_stream import CommandStream as AsyncCommandStream
@@ -93,6 +95,8 @@ class CodeInterpreterClient(SyncSessionClient[AsyncCodeInterpreterClient]):
         settings: Settings | None = None,
         create_through: CreateThrough = "auto",
         on_session: Callable[[SessionInfo], Awaitable[None] | None] | None = None,
+        keeper: Keeper | None = None,
+        notes: SessionNotes | None = None,
         timeout: float = DEFAULT_TIMEOUT,
         connect_timeout: float | None = None,
         max_connections: int = DEFAULT_LIMIT,
@@ -114,6 +118,8 @@ class CodeInterpreterClient(SyncSessionClient[AsyncCodeInterpreterClient]):
             settings=settings,
             create_through=create_through,
             on_session=on_session,
+            keeper=keeper,
+            notes=notes,
             timeout=timeout,
             connect_timeout=connect_timeout,
             max_connections=max_connections,
