@@ -29,6 +29,7 @@ from agentcube_kernel import (
     TokenCommandAuth,
     TokenFileAuth,
 )
+from agentcube_kernel.sessions.access import Access
 from agentcube_kernel.sessions.cleanup import delete_sessions
 from agentcube_kernel.sessions.ledger import Ledger, SessionRecord
 from tests.client.stub import Request, from_sandbox, ran, reply, stub
