@@ -1,7 +1,7 @@
 """Set everything up in virtual environments of its own, and run it. Needs Python 3.11 and a package index.
 
     python3 dev.py lab     JupyterLab on notebooks/quickstart.ipynb, on the embedded gateway
-    python3 dev.py test    the linters, the type checker and all tests
+    python3 dev.py test    the linters, the type checker and the tests; with --all also those that are slow
     python3 dev.py bench   the benchmarks
 
 What comes after the command is passed on to JupyterLab, pytest or the benchmarks.
@@ -56,12 +56,16 @@ def lab(python: Path, arguments: list[str]) -> int:
 
 
 def test(python: Path, arguments: list[str]) -> int:
-    """Run every check, also when an earlier one failed; with arguments, pytest alone."""
+    """Run every check, also when an earlier one failed; with other arguments than --all, pytest alone."""
+    everything = arguments == ["--all"]
     checks: list[tuple[str, ...]] = [("-m", "pytest", *arguments)]
-    if not arguments:
+    if everything or not arguments:
         lint = [("-m", "ruff", "check"), ("-m", "ruff", "format", "--check"), ("-m", "mypy")]
         # Much of the time is spent waiting, so that more processes than two help even two processors.
         checks = [*lint, ("-m", "pytest", "-n", "3", "--dist", "loadfile")]
+        if everything:
+            # One after the other: browsers, and suites in environments of their own, want the machine to themselves.
+            checks.append(("-m", "pytest", "-m", "rare"))
     failed = [" ".join(check) for check in checks if run(python, *check)]
     return fail(f"Failed: {'; '.join(failed)}") if failed else 0
 

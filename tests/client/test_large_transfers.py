@@ -21,7 +21,7 @@ MIB = 1024 * 1024
     "size",
     [
         pytest.param(150 * MIB, id="150MB"),
-        pytest.param(2048 * MIB, id="2GB", marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
+        pytest.param(2048 * MIB, id="2GB", marks=[pytest.mark.rare, pytest.mark.timeout(600)]),
     ],
 )
 def test_large_file_through_a_proxy_that_cuts(endpoint: Endpoint, tmp_path: Path, size: int) -> None:

@@ -14,7 +14,7 @@ from tests.public.suite import Outcome, Suite
 SUITES = {name: Suite.load(name) for name in ("ipykernel", "nbclient")}
 # One run of a whole suite happens inside of the first test that asks for its outcomes.
 RUN_TIMEOUT = 420.0
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(RUN_TIMEOUT + 60)]
+pytestmark = [pytest.mark.rare, pytest.mark.timeout(RUN_TIMEOUT + 60)]
 
 
 def outcomes_of(name: str, folder: Path, env: Mapping[str, str]) -> dict[str, Outcome]:
