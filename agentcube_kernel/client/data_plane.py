@@ -12,6 +12,7 @@ from urllib.parse import quote
 from ..arguments import check_timeout, remote_file_path, remote_path
 from ..config import check_segment, check_url
 from ..errors import AgentCubeError, ArgumentTypeError, ConfigurationError
+from ..limits import DEFAULT_LIMITS
 from ..wire import answers
 from ..wire.auth import explicit_auth
 from ..wire.endpoints import SESSION_HEADER, InvocationEndpoint
@@ -206,14 +207,15 @@ class AsyncCodeInterpreterDataPlaneClient(Operations):
         return answer.body
 
     async def list_entries(self, path: str) -> list[FileInfo]:
-        """The entries of a folder."""
+        """The entries of a folder; more than 200,000 or 64 MiB of them are a `ResponseError`."""
         target = remote_path(path, name="path", session_id=self.session_id)
         return await self._link.send(
             "GET",
             f"{self._files_url}?path={quote(target)}",
-            read=lambda answer: self._picod.read_listing(answer, path),
+            read=lambda answer: self._picod.read_listing(answer, path, DEFAULT_LIMITS.listing_entries),
             timeout=self.timeout,
             retry=RetryPolicy.IDEMPOTENT,
+            largest=DEFAULT_LIMITS.listing_bytes,
         )
 
     async def check_health(self) -> Health:

@@ -10,8 +10,9 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
-from ..arguments import NO_TIMEOUT, local_path, remote_file_path
+from ..arguments import NO_TIMEOUT, check_count, local_path, remote_file_path
 from ..errors import Delivery, ExchangeError, TransferError
+from ..limits import DEFAULT_LIMITS
 from ..results import Transferred
 from ..wire.retry import RetryPolicy
 from .stopping import new_execution_id
@@ -43,6 +44,16 @@ class _Partial:
     version: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """The most that a file may have, in bytes, and the argument or option that raises it."""
+
+    size: int
+    raised_by: str
+    unannounced: int | None = None
+    """The same for a file whose size the sandbox does not announce; None for no difference."""
+
+
 class Download:
     """One file on its way out of a sandbox into an open local file."""
 
@@ -53,9 +64,12 @@ class Download:
         file: BinaryIO,
         name: str,
         progress: Progress | None,
+        ceiling: Ceiling,
     ) -> None:
         self._plane = plane
         self._source = source
+        self._ceiling = ceiling
+        self._most = ceiling.size
         self._name = name
         self._progress = progress
         self._partial = _Partial(file)
@@ -63,7 +77,11 @@ class Download:
         self._restarts = 0
 
     async def run(self) -> Transferred:
-        """Fetch and verify the whole file."""
+        """Fetch and verify the whole file.
+
+        Raises:
+            TransferError: it is larger than its ceiling or than the sandbox announced, or changes all the while.
+        """
         policy = RetryPolicy.IDEMPOTENT.with_patience(_PATIENCE)
         while not await policy.call(self._fetch):
             pass
@@ -72,7 +90,7 @@ class Download:
         return Transferred(path=self._name, size=self._partial.size, sha256=digest)
 
     async def _fetch(self) -> bool:
-        """Fetch from where the last attempt ended; False when that got somewhere but not to the end."""
+        """Resume the download. Returns False if it made progress but did not finish."""
         partial = self._partial
         before = partial.size
         headers: tuple[tuple[str, str], ...] = ()
@@ -112,6 +130,11 @@ class Download:
         partial.version = head.headers.get("last-modified")
         length = head.headers.get("content-length", "")
         partial.total = int(length) if length.isdecimal() else None
+        self._most = self._ceiling.size
+        if partial.total is None and self._ceiling.unannounced is not None:
+            self._most = min(self._most, self._ceiling.unannounced)
+        if partial.total is not None and partial.total > self._most:
+            raise self._too_large()
 
     async def _write(self, pieces: AsyncIterator[bytes]) -> None:
         batch: list[bytes] = []
@@ -120,6 +143,8 @@ class Download:
             async for piece in pieces:
                 batch.append(piece)
                 waiting += len(piece)
+                if self._partial.size + waiting > self._most:
+                    raise self._too_large()
                 if waiting >= _BATCH:
                     await self._flush(batch)
                     batch, waiting = [], 0
@@ -156,6 +181,12 @@ class Download:
         elif theirs != digest:
             raise self._failed("its checksum is wrong, or it changed meanwhile", transient=False)
 
+    def _too_large(self) -> TransferError:
+        return self._failed(
+            f"it has more than the {self._most} bytes that it may have; `{self._ceiling.raised_by}` allows more",
+            transient=False,
+        )
+
     def _failed(self, reason: str, *, transient: bool) -> TransferError:
         return TransferError(
             f"The download of {self._source!r} failed: {reason}. Nothing was left under the final name; try again.",
@@ -168,14 +199,20 @@ class Download:
 
 
 async def download_file(
-    plane: AsyncCodeInterpreterDataPlaneClient, remote: object, local: object, *, progress: Progress | None
+    plane: AsyncCodeInterpreterDataPlaneClient,
+    remote: object,
+    local: object,
+    *,
+    progress: Progress | None,
+    max_bytes: int | None = None,
 ) -> Transferred:
     """Download one file to this machine; missing parent folders are made."""
     source = remote_file_path(remote, session_id=plane.session_id)
     target, part, file = _open_part(local)
     try:
         try:
-            done = await Download(plane, source, file, target, progress).run()
+            ceiling = file_ceiling(max_bytes)
+            done = await Download(plane, source, file, target, progress, ceiling).run()
         finally:
             with local_errors(target):
                 file.close()
@@ -186,6 +223,13 @@ async def download_file(
             os.unlink(part)
         raise
     return done
+
+
+def file_ceiling(max_bytes: int | None) -> Ceiling:
+    """The ceiling of a single file: what the caller allows, else that of the limits."""
+    if max_bytes is not None:
+        return Ceiling(check_count(max_bytes, name="max_bytes"), "max_bytes")
+    return Ceiling(DEFAULT_LIMITS.file_bytes, "max_bytes", DEFAULT_LIMITS.unannounced_bytes)
 
 
 def _open_part(local: object) -> tuple[str, str, BinaryIO]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from .auth import Authorizer
 from .endpoints import SESSION_HEADER
-from .http import Connections, HttpAnswer, HttpRequest
+from .http import MAX_ANSWER_BYTES, Connections, HttpAnswer, HttpRequest
 
 if TYPE_CHECKING:
     import asyncio
@@ -51,11 +51,12 @@ class Link:
         timeout: float | None,
         retry: RetryPolicy,
         on_abandon: Callable[[asyncio.Task[HttpAnswer]], None] | None = None,
+        largest: int = MAX_ANSWER_BYTES,
     ) -> T:
         """Send until `read` makes a result of an answer, as far as `retry` allows.
 
         `read` gets the answer whatever its status, and raises what is wrong with it. `timeout` is in seconds, for
-        each attempt.
+        each attempt. An answer of more than `largest` bytes is a ResponseError.
 
         Raises:
             AgentCubeError: what `read` raised for the last answer, or why there was none.
@@ -64,7 +65,7 @@ class Link:
         async def attempt() -> T:
             token = await self._authorizer.token()
             answer = await self.connections.exchange(
-                self._request(method, url, token, headers, body, timeout), on_abandon=on_abandon
+                self._request(method, url, token, headers, body, timeout, largest), on_abandon=on_abandon
             )
             if (
                 answer.status == 401
@@ -74,7 +75,7 @@ class Link:
                 logger.debug("401 from %s, trying once more with a new token", url)
                 token = await self._authorizer.token()
                 answer = await self.connections.exchange(
-                    self._request(method, url, token, headers, body, timeout), on_abandon=on_abandon
+                    self._request(method, url, token, headers, body, timeout, largest), on_abandon=on_abandon
                 )
             return read(answer)
 
@@ -117,6 +118,7 @@ class Link:
         headers: tuple[tuple[str, str], ...],
         body: bytes | tuple[bytes | memoryview, ...],
         timeout: float | None,
+        largest: int = MAX_ANSWER_BYTES,
     ) -> HttpRequest:
         authorization = () if token is None else (("authorization", f"Bearer {token}"),)
-        return HttpRequest(method, url, self._headers + authorization + headers, body, timeout)
+        return HttpRequest(method, url, self._headers + authorization + headers, body, timeout, largest)
