@@ -25,7 +25,7 @@ from .wire import Answer, ManagerError, RouterError, json_answer, not_routed, se
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from starlette.types import Receive, Scope, Send
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from .config import GatewayConfig
 
@@ -114,11 +114,27 @@ def _application(gateway: Gateway) -> Starlette:
     app.router.redirect_slashes = False
     app.router.default = _unrouted
     app.state.gateway = gateway
+    app.add_middleware(_Guarded, guard=gateway.guard)
     return app
 
 
+class _Guarded:
+    """Turns away, on every route, what a web page of another machine may have made a browser send."""
+
+    def __init__(self, app: ASGIApp, guard: Guard) -> None:
+        self._app = app
+        self._guard = guard
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        problem = self._guard.foreign(scope["headers"]) if scope["type"] == "http" else ""
+        if problem:
+            await send_answer(send, json_answer(403, {"error": problem, "code": "FORBIDDEN"}))
+            return
+        await self._app(scope, receive, send)
+
+
 class _Endpoint:
-    """An ASGI endpoint around a handler: the Host check before it, the error shapes after it."""
+    """An ASGI endpoint around a handler, which gives its errors their shapes."""
 
     def __init__(self, gateway: Gateway, handler: Handler) -> None:
         self._gateway = gateway
@@ -134,8 +150,6 @@ class _Endpoint:
             gateway.last_request = time.monotonic()
 
     async def _answer(self, scope: Scope, receive: Receive) -> Answer:
-        if not self._gateway.guard.host_allowed(dict(scope["headers"])):
-            return json_answer(403, {"error": "the Host header names another machine", "code": "FORBIDDEN"})
         try:
             return await self._handler(scope, receive)
         except (RouterError, ManagerError) as exc:
@@ -218,7 +232,8 @@ class _Identity:
         # Who asks is about to use the gateway; it must not end in between.
         self._gateway.last_request = time.monotonic()
         value = {"pid": os.getpid(), "version": package_version(), "python": sys.executable}
-        await send_answer(send, json_answer(200, {**value, "proof": self._gateway.guard.proof(nonce)}))
+        value |= {"isolation": self._gateway.store.isolation.kind, "proof": self._gateway.guard.proof(nonce)}
+        await send_answer(send, json_answer(200, value))
 
 
 async def _unrouted(scope: Scope, receive: Receive, send: Send) -> None:

@@ -43,7 +43,6 @@ class GatewayConfig:
     legacy_not_found: bool = False
     session_id_authorises: bool = False
     bubblewrap: bool | None = None
-    hidden: tuple[str, ...] = ()
     max_body: int = MAX_BODY
     max_output: int = 512 << 20
     max_concurrent: int = 1000

@@ -49,10 +49,10 @@ class PicoD:
                 query = parse_qs(
                     scope["query_string"].decode("latin-1"), keep_blank_values=True, errors="surrogateescape"
                 )
-                return files.list_folder(sandbox.workspace, query.get("path", [""])[0])
+                return files.list_folder(sandbox.root, sandbox.workspace, query.get("path", [""])[0])
             if path.startswith("/api/files/") and method == "GET":
                 return files.download(
-                    sandbox.workspace, path.removeprefix("/api/files"), dict(scope["headers"])
+                    sandbox.root, sandbox.workspace, path.removeprefix("/api/files"), dict(scope["headers"])
                 )
             if path == "/health" and method == "GET":
                 return self._health(sandbox)
@@ -80,7 +80,9 @@ class PicoD:
             timeout = parse_duration(timeout_text) if timeout_text else _DEFAULT_TIMEOUT
         except ValueError as exc:
             raise PicoError(400, f"Invalid timeout format: {exc}") from exc
-        cwd = files.working_directory(sandbox.workspace, folder) if folder else sandbox.workspace
+        cwd = (
+            files.working_directory(sandbox.root, sandbox.workspace, folder) if folder else sandbox.workspace
+        )
         return await self._run(sandbox, argv, timeout, cwd, overrides)
 
     async def _run(
@@ -116,7 +118,7 @@ class PicoD:
                 raise PicoError(400, "Missing 'path' field")
             if form.file is None:
                 raise PicoError(400, f"Failed to get file: {form.problem or 'http: no such file'}")
-            return await files.upload(sandbox.workspace, path, form.file, form.text("mode"))
+            return await files.upload(sandbox.root, sandbox.workspace, path, form.file, form.text("mode"))
         request = _decode(body, "UploadFileRequest")
         path, content, mode = (_string(request, name) for name in ("path", "content", "mode"))
         missing = [
@@ -126,7 +128,7 @@ class PicoD:
         ]
         if missing:
             raise PicoError(400, "\n".join(missing))
-        return await files.upload(sandbox.workspace, path, files.decode_content(content), mode)
+        return await files.upload(sandbox.root, sandbox.workspace, path, files.decode_content(content), mode)
 
 
 def _report(outcome: Outcome) -> Answer:

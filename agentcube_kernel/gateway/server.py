@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from ..hardening import hide_memory
 from .app import Gateway
 from .root import Root
 
@@ -77,6 +78,8 @@ def serve(
     ``announce`` is called once requests are answered. On return every sandbox has ended: its processes are
     dead and its folder is gone. A second signal meanwhile changes nothing. Must be called in the main thread.
     """
+    # The token is in this process's memory, and every sandbox belongs to the same user.
+    hide_memory()
     host, port = listener.getsockname()[:2]
     address = Address(host=host, port=port)
     for number in _signals():

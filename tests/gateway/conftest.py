@@ -69,6 +69,11 @@ class Session:
     def sh(self, script: str, **fields: Any) -> dict[str, Any]:
         return self.execute("sh", "-c", script, **fields)
 
+    def start(self, script: str) -> int:
+        """Run a script that prints the number of a process in the sandbox; its number here."""
+        pid = int(self.sh(script)["stdout"])
+        return host_pid(pid, self.sh("readlink /proc/self/ns/pid")["stdout"].strip())
+
     def delete(self) -> httpx.Response:
         return self.server.http.delete(f"/v1/code-interpreter/sessions/{self.id}")
 
@@ -117,6 +122,19 @@ def session(server: Server) -> Iterator[Session]:
     created = server.create()
     yield created
     created.delete()
+
+
+def host_pid(pid: int, namespace: str) -> int:
+    """The number here of a process with the number `pid` in a namespace of processes, as /proc/self/ns/pid names it."""
+    if not namespace or namespace == os.readlink("/proc/self/ns/pid"):
+        return pid
+    for process in psutil.process_iter():
+        with contextlib.suppress(OSError):
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            numbers = next(line for line in status.splitlines() if line.startswith("NSpid:")).split()
+            if numbers[-1] == str(pid) and os.readlink(f"/proc/{process.pid}/ns/pid") == namespace:
+                return process.pid
+    raise AssertionError(f"there is no process {pid} in {namespace}")
 
 
 def eventually(look: Callable[[], object], timeout: float = 10.0) -> bool:

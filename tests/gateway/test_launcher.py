@@ -26,7 +26,7 @@ from agentcube_kernel.gateway.launcher import (
     running_gateways,
 )
 
-from .conftest import BASE, alive, eventually
+from .conftest import BASE, alive, eventually, host_pid
 
 
 @pytest.fixture
@@ -206,14 +206,15 @@ def test_it_ends_when_idle(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> No
     info = ensure_gateway()
     headers = {"authorization": f"Bearer {info.token}"}
     with httpx.Client(base_url=info.router_url, headers=headers, trust_env=False) as client:
-        script = "setsid sleep 300 >/dev/null 2>&1 </dev/null & echo $! $PWD; sleep 2"
+        script = "setsid sleep 300 >/dev/null 2>&1 </dev/null & echo $! $PWD $(readlink /proc/self/ns/pid); sleep 2"
         answer = client.post(BASE + "/api/execute", json={"command": ["sh", "-c", script]}).json()
     # The request was longer than the idle time: it counts until its end.
     assert answer["exit_code"] == 0
     assert alive(info.pid)
-    pid, workspace = answer["stdout"].split()
+    number, workspace, *namespace = answer["stdout"].split()
+    pid = host_pid(int(number), *namespace)
     assert eventually(lambda: not alive(info.pid))
-    assert not alive(int(pid))
+    assert not alive(pid)
     assert not Path(workspace).parents[1].exists()
     assert not list(runtime.glob("*.json"))
 
