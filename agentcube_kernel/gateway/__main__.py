@@ -1,7 +1,7 @@
-"""``python -m agentcube_kernel.gateway``: the background gateway that kernels start on demand.
+"""`python -m agentcube_kernel.gateway`: the background gateway that kernels start on demand.
 
 It prints one JSON line when it answers requests: the contents of its state file. People use
-``agentcube-kernel serve`` instead.
+`agentcube-kernel serve` instead.
 """
 
 from __future__ import annotations

@@ -42,8 +42,8 @@ _KINDS = {
 class Gateway:
     """The parts of one gateway, and the application that puts them on the wire.
 
-    ``root`` is a private folder that belongs to this gateway alone; ``endpoint`` is the ``host:port`` it is
-    reached at. The application must run in the main thread of a process of its own: see ``Children``.
+    `root` is a private folder that belongs to this gateway alone; `endpoint` is the `host:port` it is
+    reached at. The application must run in the main thread of a process of its own: see `Children`.
     """
 
     def __init__(self, config: GatewayConfig, *, root: str, endpoint: str = "127.0.0.1:0") -> None:
@@ -80,7 +80,7 @@ class Gateway:
 
 
 def create_app(config: GatewayConfig, *, root: str, endpoint: str = "127.0.0.1:0") -> Starlette:
-    """The ASGI application of a gateway with the private folder ``root``, reached at ``endpoint``."""
+    """The ASGI application of a gateway with the private folder `root`, reached at `endpoint`."""
     return Gateway(config, root=root, endpoint=endpoint).app
 
 

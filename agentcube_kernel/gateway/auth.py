@@ -76,7 +76,7 @@ class Guard:
 
 
 def token_proof(token: str, nonce: bytes) -> str:
-    """What a gateway that knows ``token`` answers to ``nonce``."""
+    """What a gateway that knows `token` answers to `nonce`."""
     return hmac.new(token.encode(), nonce, hashlib.sha256).hexdigest()
 
 

@@ -55,7 +55,7 @@ def gateway_environment(host: Mapping[str, str]) -> dict[str, str]:
 
 
 def sandbox_environment(host: Mapping[str, str], *, folder: str, view: View | None) -> dict[str, str]:
-    """Variables for the commands of the sandbox in ``folder``.
+    """Variables for the commands of the sandbox in `folder`.
 
     `python3` is the interpreter that runs the gateway. HOME is the workspace, as it is in AgentCube's image. Caches
     are shared with the user's other programs (fonts and wheels are not fetched again for every sandbox), except in

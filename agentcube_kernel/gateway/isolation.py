@@ -5,8 +5,8 @@ host's. They are held by a process that only sleeps, and every command enters th
 session see the same files and each other's processes, FIFOs and sockets, and nothing of the host's. Starting
 bubblewrap for each command would give each a world of its own.
 
-Nobody in a sandbox is root, also where the gateway is: whoever is root in the namespace could mount its read-only
-folders anew for writing.
+Commands see themselves as root, as in AgentCube's image, which stands for the user of the gateway. setpriv takes the
+capabilities away from them that root of a namespace has: with them they could mount read-only folders for writing.
 
 Landlock is no replacement. Its domains are inherited, and commands that are started one by one get one each; none may
 look into another's `/proc` entries, which interrupting and stopping need.
@@ -18,7 +18,6 @@ import asyncio
 import contextlib
 import json
 import os
-import pwd
 import shutil
 import signal
 import subprocess
@@ -36,10 +35,19 @@ if TYPE_CHECKING:
     Kind = Literal["none", "bubblewrap"]
 
 _HOLD = ("/bin/sh", "-c", "echo ready; PATH=$PATH:/usr/bin:/bin; exec sleep 2147483647 >/dev/null 2>&1")
-_NAMESPACES = ("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--die-with-parent")
+# uid 0 for another reason too: for any other, bubblewrap nests a second user namespace, which nobody can enter fully.
+_NAMESPACES = (
+    "--unshare-user",
+    "--uid",
+    "0",
+    "--gid",
+    "0",
+    "--unshare-pid",
+    "--unshare-ipc",
+    "--unshare-uts",
+)
 _ENTER = ("--user", "--preserve-credentials", "--mount", "--pid", "--ipc", "--uts")
-# The user in a sandbox of a gateway that runs as root.
-_USER = 1000
+_POWERLESS = ("--bounding-set=-all", "--inh-caps=-all", "--no-new-privs")
 _READY = 10.0
 _TMP = "/tmp"  # noqa: S108 - a mount point of the sandbox's own
 
@@ -55,6 +63,7 @@ class Namespace:
     holder: int
     """The process in it that it lasts as long as, by its number here."""
     nsenter: str
+    setpriv: str
     folder: str
     view: View
 
@@ -65,8 +74,8 @@ class Namespace:
             raise CommandNotStarted(f"fork/exec {launch.program}: no such file or directory")
         if not os.access(program, os.X_OK):
             raise CommandNotStarted(f"fork/exec {launch.program}: permission denied")
-        options = ["--target", str(self.holder), *_ENTER, f"--wdns={launch.cwd}"]
-        argv = [self.nsenter, *options, "--", launch.executable, *launch.argv[1:]]
+        enter = _entrance(self.nsenter, self.setpriv, self.holder, launch.cwd)
+        argv = [*enter, launch.executable, *launch.argv[1:]]
         return replace(launch, argv=argv, executable=self.nsenter)
 
     def _here(self, path: str) -> str:
@@ -84,6 +93,7 @@ class Isolation:
 
     bubblewrap: str = ""
     nsenter: str = ""
+    setpriv: str = ""
     view: View | None = None
 
     @classmethod
@@ -95,11 +105,17 @@ class Isolation:
         """
         if wanted is False:
             return cls()
-        bubblewrap, nsenter = shutil.which("bwrap"), shutil.which("nsenter")
-        if not bubblewrap or not nsenter:
-            problem = "bwrap and nsenter are not both installed"
+        bubblewrap, nsenter, setpriv = map(shutil.which, ("bwrap", "nsenter", "setpriv"))
+        if not bubblewrap or not nsenter or not setpriv:
+            problem = "bwrap, nsenter and setpriv are not all installed"
         else:
-            chosen = cls(bubblewrap=bubblewrap, nsenter=nsenter, view=View.of_this_python())
+            # setpriv is started inside, where only its real place is sure to be.
+            chosen = cls(
+                bubblewrap=bubblewrap,
+                nsenter=nsenter,
+                setpriv=os.path.realpath(setpriv),
+                view=View.of_this_python(),
+            )
             problem = chosen._problem()
             if not problem:
                 return chosen
@@ -129,13 +145,13 @@ class Isolation:
         holder = _Holder(self._command(folder), env)
         children.watch(holder.pid, lambda _: None)
         pid = await asyncio.to_thread(holder.ready)
-        return Namespace(holder=pid, nsenter=self.nsenter, folder=folder, view=self.view)
+        return Namespace(
+            holder=pid, nsenter=self.nsenter, setpriv=self.setpriv, folder=folder, view=self.view
+        )
 
     def _command(self, folder: str = "") -> list[str]:
         assert self.view is not None
-        options = [*_NAMESPACES, *self.view.options()]
-        if os.getuid() == 0:
-            options += ["--uid", str(_USER), "--gid", str(_USER)]
+        options = [*_NAMESPACES, "--die-with-parent", *self.view.options()]
         if folder:
             accounts = _write_accounts(folder)
             options += ["--bind", os.path.join(folder, "tmp"), _TMP, "--bind", folder, folder]
@@ -149,7 +165,7 @@ class Isolation:
         try:
             holder = _Holder(self._command(), os.environ)
             pid = holder.ready()
-            command = [self.nsenter, "--target", str(pid), *_ENTER, "--", "/bin/sh", "-c", ":"]
+            command = [*_entrance(self.nsenter, self.setpriv, pid, "/"), "/bin/sh", "-c", ":"]
             done = subprocess.run(command, capture_output=True, text=True, timeout=5)
             return "" if done.returncode == 0 else done.stderr.strip()[-300:] or "nsenter failed"
         except (OSError, subprocess.SubprocessError) as exc:
@@ -160,6 +176,11 @@ class Isolation:
                     os.killpg(holder.pid, signal.SIGKILL)
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(holder.pid, 0)
+
+
+def _entrance(nsenter: str, setpriv: str, holder: int, cwd: str) -> list[str]:
+    """What comes before a program's own arguments to start it in the world of a holder."""
+    return [nsenter, "--target", str(holder), *_ENTER, f"--wdns={cwd}", "--", setpriv, *_POWERLESS, "--"]
 
 
 class _Holder:
@@ -210,17 +231,9 @@ class _Holder:
 
 
 def _write_accounts(folder: str) -> dict[str, str]:
-    """Lists of users and groups with root and the sandbox's user alone, by the names they have in /etc."""
-    uid, gid = (os.getuid(), os.getgid()) if os.getuid() else (_USER, _USER)
-    try:
-        name = pwd.getpwuid(os.getuid()).pw_name if os.getuid() else "user"
-    except KeyError:
-        name = "user"
+    """Lists of users and groups with root alone, by the names they have in /etc."""
     workspace = os.path.join(folder, "workspace")
-    texts = {
-        "passwd": f"root:x:0:0:root:/root:/bin/sh\n{name}:x:{uid}:{gid}::{workspace}:/bin/sh\n",
-        "group": f"root:x:0:\n{name}:x:{gid}:\n",
-    }
+    texts = {"passwd": f"root:x:0:0:root:{workspace}:/bin/sh\n", "group": "root:x:0:\n"}
     paths = {}
     for kind, text in texts.items():
         paths[kind] = os.path.join(folder, kind)

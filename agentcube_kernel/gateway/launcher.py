@@ -1,7 +1,7 @@
 """Find the user's background gateway, or start it.
 
 One gateway serves all kernels of a user that run on the same Python environment and the same version of this
-package. Another environment or another version gets a gateway of its own beside it: ``python3`` in a sandbox
+package. Another environment or another version gets a gateway of its own beside it: `python3` in a sandbox
 is the gateway's interpreter, and the packages a user expects are those of the environment the kernel is
 installed in. Each ends by itself when it has been idle for an hour.
 """
@@ -51,10 +51,10 @@ class GatewayInfo:
 
 
 def ensure_gateway(*, timeout: float = 20.0) -> GatewayInfo:
-    """The user's background gateway, started if there is none; blocking, for at most ``timeout`` seconds.
+    """The user's background gateway, started if there is none; blocking, for at most `timeout` seconds.
 
     Any number of processes may call this at once: exactly one gateway is started. It survives the process
-    that started it, is shared by all that come later, and ends after an idle hour (``AGENTCUBE_GATEWAY_IDLE``
+    that started it, is shared by all that come later, and ends after an idle hour (`AGENTCUBE_GATEWAY_IDLE`
     seconds), leaving no process and no folder behind. What a killed gateway left is cleared away by the next
     one. Its settings are those in the environment of the process that starts it.
 
@@ -86,7 +86,7 @@ def running_gateways() -> list[GatewayInfo]:
 
 
 def probe(state: Path) -> GatewayInfo | None:
-    """The gateway that ``state`` tells of, if it is still the one that answers there.
+    """The gateway that `state` tells of, if it is still the one that answers there.
 
     The server must prove that it knows the token; the token itself is not sent, since by now some other
     program may listen on the port.

@@ -20,6 +20,7 @@ from .wire import (
     not_routed,
     parse_duration,
     rfc3339,
+    whole_text,
 )
 
 if TYPE_CHECKING:
@@ -173,7 +174,8 @@ def _decode(body: bytes, type_name: str) -> _Request:
         raise PicoError(
             400, f"json: cannot unmarshal {_KINDS[type(value)]} into Go value of type picod.{type_name}"
         )
-    request = _Request(value)
+    # As in Go: the case of a field's name does not matter, and the last of several counts.
+    request = _Request({key.lower(): item for key, item in value.items()})
     request.type = type_name
     return request
 
@@ -191,7 +193,7 @@ def _string(request: _Request, name: str) -> str:
         return ""
     if not isinstance(value, str):
         raise _wrong(request, name, value, "string")
-    return value
+    return whole_text(value)
 
 
 def _strings(request: _Request, name: str) -> list[str] | None:
@@ -203,7 +205,7 @@ def _strings(request: _Request, name: str) -> list[str] | None:
     for item in value:
         if item is not None and not isinstance(item, str):
             raise _wrong(request, name, item, "string")
-    return [item or "" for item in value]
+    return [whole_text(item or "") for item in value]
 
 
 def _string_map(request: _Request, name: str) -> dict[str, str]:
@@ -215,7 +217,7 @@ def _string_map(request: _Request, name: str) -> dict[str, str]:
     for item in value.values():
         if item is not None and not isinstance(item, str):
             raise _wrong(request, name, item, "string")
-    return {key: item or "" for key, item in value.items()}
+    return {whole_text(key): whole_text(item or "") for key, item in value.items()}
 
 
 def _missing(type_name: str, field: str) -> str:

@@ -1,4 +1,4 @@
-"""Serve a file as Go's ``http.ServeContent`` does: length, date, one range, conditional requests."""
+"""Serve a file as Go's `http.ServeContent` does: length, date, one range, conditional requests."""
 
 from __future__ import annotations
 

@@ -38,8 +38,8 @@ class Runtime(Protocol):
 class EchoRuntime:
     """Says back what it is told, in the form that it is told it.
 
-    A JSON object ``{"input": …}`` comes back as ``{"output": "echo: …", "metadata": {…}}``, a text as a text.
-    With ``stream`` true in the object or in the query, the answer is a stream of server-sent events, a word
+    A JSON object `{"input": …}` comes back as `{"output": "echo: …", "metadata": {…}}`, a text as a text.
+    With `stream` true in the object or in the query, the answer is a stream of server-sent events, a word
     each.
     """
 
@@ -70,7 +70,7 @@ class EchoRuntime:
 
 
 class CommandRuntime:
-    """A server of the user's own, started in the session's sandbox with ``PORT`` in its environment."""
+    """A server of the user's own, started in the session's sandbox with `PORT` in its environment."""
 
     def __init__(self, port: int) -> None:
         self._port = port

@@ -119,7 +119,7 @@ class SandboxStore:
         return len(self._sandboxes)
 
     async def create(self, kind: str, namespace: str, name: str, ttl: float | None = None) -> Sandbox:
-        """A new session. ``ttl`` shortens its maximum lifetime, never lengthens it. Raises OSError."""
+        """A new session. `ttl` shortens its maximum lifetime, never lengthens it. Raises OSError."""
         lifetime = min(ttl or self.config.max_session_duration, self.config.max_session_duration)
         # Short names: a Unix socket in a workspace has little more than 100 bytes for its whole path.
         folder = os.path.join(self.root, secrets.token_hex(4))
@@ -216,12 +216,12 @@ class SandboxStore:
 
 
 def marker_of(folder: str) -> str:
-    """What marks the processes of the sandbox in ``folder``: its name and that of its gateway's folder."""
+    """What marks the processes of the sandbox in `folder`: its name and that of its gateway's folder."""
     return f"{os.path.basename(os.path.dirname(folder))}-{os.path.basename(folder)}"
 
 
 def remove_sandboxes(folders: dict[str, str]) -> None:
-    """Kill what runs in the sandboxes ``{marker: folder}`` and remove their folders; blocking."""
+    """Kill what runs in the sandboxes `{marker: folder}` and remove their folders; blocking."""
     kill_sandboxes(folders)
     for folder in folders.values():
         remove_tree(folder)

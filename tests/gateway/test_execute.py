@@ -124,6 +124,13 @@ def test_no_time_at_all(session: Session, timeout: str, words: str) -> None:
     assert session.execute("ls")["stdout"] == ""
 
 
+def test_fields_are_read_as_go_reads_them(session: Session) -> None:
+    """The case of a field's name does not matter, the last one counts, and lone surrogates become U+FFFD."""
+    body = b'{"command": ["false"], "Command": ["printf", "a\\ud800z"], "ENV": {"X": "1"}}'
+    answer = session.request("POST", "/api/execute", content=body).json()
+    assert (answer["stdout"], answer["exit_code"]) == ("a\ufffdz", 0)
+
+
 def test_timeout_kills_the_process_group(session: Session) -> None:
     """Children of a timed-out command die with it, those in the background too."""
     result = session.sh("sleep 60 & echo $!; sleep 60", timeout="500ms")

@@ -120,10 +120,19 @@ def test_the_state_file_is_private(runtime: Path) -> None:
 
 
 def test_credentials_do_not_reach_it(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The gateway has no use for the user's AgentCube credentials and is not given them."""
-    monkeypatch.setenv("AGENTCUBE_TOKEN", "very-secret")
-    monkeypatch.setenv("AGENTCUBE_OAUTH_CLIENT_SECRET", "very-secret")
-    assert "very-secret" not in str(psutil.Process(ensure_gateway().pid).environ())
+    """The gateway is given what its Python needs, and none of the user's credentials, known or not."""
+    for name in (
+        "AGENTCUBE_TOKEN",
+        "AGENTCUBE_OAUTH_CLIENT_SECRET",
+        "AWS_SECRET_ACCESS_KEY",
+        "SOME_NEW_TOOL",
+    ):
+        monkeypatch.setenv(name, "very-secret")
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "https://user:very-secret@packages.example")
+    monkeypatch.setenv("LC_TIME", "C")
+    environment = psutil.Process(ensure_gateway().pid).environ()
+    assert "very-secret" not in str(environment)
+    assert environment["LC_TIME"] == "C"
 
 
 def test_every_client_must_show_the_token(runtime: Path) -> None:
