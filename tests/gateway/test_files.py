@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import Session
+from .conftest import Session, eventually
 
 
 def put(session: Session, path: str, content: bytes, **fields: Any) -> Any:
@@ -144,6 +144,7 @@ os.mkdir("d")
 for name in ("d/victim", "f"):
     open(name, "w").write("mine")
 libc = ctypes.CDLL(None)
+open("ready", "w").close()
 while os.path.exists("go"):
     for name in (b"d", b"f"):
         libc.renameat2(-100, name, -100, name + b".link", 2)
@@ -156,6 +157,7 @@ def test_exchanging_links_does_not_lead_outside(session: Session, tmp_path: Path
     (tmp_path / "victim").write_text("secret")
     put(session, "exchange.py", EXCHANGE.encode())
     session.sh(f"touch go; setsid python3 exchange.py {tmp_path} </dev/null >/dev/null 2>&1 &")
+    assert eventually(lambda: session.execute("test", "-e", "ready")["exit_code"] == 0)
     statuses = set()
     ends = time.monotonic() + 3
     while time.monotonic() < ends:
