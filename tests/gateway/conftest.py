@@ -15,6 +15,7 @@ import httpx
 import psutil
 import pytest
 
+from agentcube_kernel.gateway.isolation import Isolation
 from tests.endpoints import Endpoint, start_embedded
 
 BASE = "/v1/namespaces/default/code-interpreters/my-interpreter/invocations"
@@ -109,10 +110,16 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Start:
     return run
 
 
-@pytest.fixture(scope="module")
-def server(start: Start) -> Iterator[Server]:
-    """The gateway that the tests of a module share."""
-    with start() as running:
+WORKS = bool(Isolation.choose(None))
+needs_bubblewrap = pytest.mark.skipif(not WORKS, reason="bubblewrap is not installed, or not allowed here")
+
+
+@pytest.fixture(
+    scope="module", params=["0", pytest.param("1", marks=needs_bubblewrap)], ids=["plain", "bubblewrap"]
+)
+def server(start: Start, request: pytest.FixtureRequest) -> Iterator[Server]:
+    """The gateway that the tests of a module share, without bubblewrap and with it."""
+    with start(AGENTCUBE_GATEWAY_BUBBLEWRAP=request.param) as running:
         yield running
 
 

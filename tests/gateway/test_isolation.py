@@ -12,12 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from agentcube_kernel.gateway.isolation import Isolation
-
-from .conftest import Server, Session, Start, eventually
-
-works = bool(Isolation.choose(None))
-needs_bubblewrap = pytest.mark.skipif(not works, reason="bubblewrap is not installed, or not allowed here")
+from .conftest import WORKS, Server, Session, Start, eventually, needs_bubblewrap
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +151,7 @@ def test_delete_leaves_nothing(isolated: Server) -> None:
 @pytest.mark.parametrize("wanted", ["0", "1"])
 def test_what_is_in_force_is_told(start: Start, wanted: str) -> None:
     """The gateway names the isolation in force beside its proof of knowing the token."""
-    if wanted == "1" and not works:
+    if wanted == "1" and not WORKS:
         pytest.skip("bubblewrap is not installed, or not allowed here")
     with start(AGENTCUBE_GATEWAY_BUBBLEWRAP=wanted) as server:
         answer = server.anonymous("GET", "/health/gateway", params={"nonce": "n" * 32}).json()
