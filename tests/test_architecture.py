@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "agentcube_kernel"
 # The rooms from the ground up, a room being a folder or a module right below the package: each may import those in the
 # rows above its own. `guest` and `gateway` stand apart.
 FLOORS = (
-    {"errors"},
+    {"errors", "hardening", "limits"},
     {"text", "secret", "arguments", "results", "shared_attempt"},
     {"timings"},
     {"setting"},
@@ -30,7 +30,7 @@ FLOORS = (
     {"pool", "integrations"},
     {"cli", "__main__", "__init__"},
 )
-GROUND = {"errors", "text"}
+GROUND = {"errors", "hardening", "text"}
 APART = {"guest": {"channel"}, "gateway": GROUND}
 # Rooms of one row know each other only like this.
 BESIDE = {"integrations": {"pool"}}

@@ -10,8 +10,9 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
-from ..arguments import NO_TIMEOUT, local_path, remote_file_path
+from ..arguments import NO_TIMEOUT, check_count, local_path, remote_file_path
 from ..errors import Delivery, ExchangeError, TransferError
+from ..limits import DEFAULT_LIMITS
 from ..results import Transferred
 from .housekeeping import new_execution_id
 from .transfers import PATIENT, SHA256, local_errors
@@ -41,6 +42,16 @@ class _Partial:
     version: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """The most that a file may have, in bytes, and the argument or option that raises it."""
+
+    size: int
+    raised_by: str
+    unannounced: int | None = None
+    """The same for a file whose size the sandbox does not announce; None for no difference."""
+
+
 class Download:
     """One file on its way out of a sandbox into an open local file."""
 
@@ -51,9 +62,12 @@ class Download:
         file: BinaryIO,
         name: str,
         progress: Progress | None,
+        ceiling: Ceiling,
     ) -> None:
         self._wire = wire
         self._source = source
+        self._ceiling = ceiling
+        self._most = ceiling.size
         self._name = name
         self._progress = progress
         self._partial = _Partial(file)
@@ -61,7 +75,11 @@ class Download:
         self._restarts = 0
 
     async def run(self) -> Transferred:
-        """Fetch and verify the whole file."""
+        """Fetch and verify the whole file.
+
+        Raises:
+            TransferError: it is larger than its ceiling or than the sandbox announced, or changes all the while.
+        """
         while not await PATIENT.call(self._fetch):
             pass
         digest = self._hash.hexdigest()
@@ -109,6 +127,11 @@ class Download:
         partial.version = head.headers.get("last-modified")
         length = head.headers.get("content-length", "")
         partial.total = int(length) if length.isdecimal() else None
+        self._most = self._ceiling.size
+        if partial.total is None and self._ceiling.unannounced is not None:
+            self._most = min(self._most, self._ceiling.unannounced)
+        if partial.total is not None and partial.total > self._most:
+            raise self._too_large()
 
     async def _write(self, pieces: AsyncIterator[bytes]) -> None:
         batch: list[bytes] = []
@@ -117,6 +140,8 @@ class Download:
             async for piece in pieces:
                 batch.append(piece)
                 waiting += len(piece)
+                if self._partial.size + waiting > self._most:
+                    raise self._too_large()
                 if waiting >= _BATCH:
                     await self._flush(batch)
                     batch, waiting = [], 0
@@ -150,6 +175,12 @@ class Download:
         elif theirs != digest:
             raise self._failed("its checksum is wrong, or it changed meanwhile", transient=False)
 
+    def _too_large(self) -> TransferError:
+        return self._failed(
+            f"it has more than the {self._most} bytes that it may have; `{self._ceiling.raised_by}` allows more",
+            transient=False,
+        )
+
     def _failed(self, reason: str, *, transient: bool) -> TransferError:
         return TransferError(
             f"The download of {self._source!r} failed: {reason}. Nothing was left under the final name; try again.",
@@ -162,14 +193,20 @@ class Download:
 
 
 async def download_file(
-    wire: DataPlane, remote: object, local: object, *, progress: Progress | None
+    wire: DataPlane,
+    remote: object,
+    local: object,
+    *,
+    progress: Progress | None,
+    max_bytes: int | None = None,
 ) -> Transferred:
     """Download one file to this machine; missing parent folders are made."""
     source = remote_file_path(remote, session_id=wire.session_id)
     target, part, file = _open_part(local)
     try:
         try:
-            done = await Download(wire, source, file, target, progress).run()
+            ceiling = file_ceiling(max_bytes)
+            done = await Download(wire, source, file, target, progress, ceiling).run()
         finally:
             with local_errors(target):
                 file.close()
@@ -180,6 +217,13 @@ async def download_file(
             os.unlink(part)
         raise
     return done
+
+
+def file_ceiling(max_bytes: int | None) -> Ceiling:
+    """The ceiling of a single file: what the caller allows, else that of the limits."""
+    if max_bytes is not None:
+        return Ceiling(check_count(max_bytes, name="max_bytes"), "max_bytes")
+    return Ceiling(DEFAULT_LIMITS.file_bytes, "max_bytes", DEFAULT_LIMITS.unannounced_bytes)
 
 
 def _open_part(local: object) -> tuple[str, str, BinaryIO]:

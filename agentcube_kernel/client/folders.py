@@ -7,11 +7,13 @@ import logging
 import os
 import shutil
 import stat
-import sys
+import tarfile
 import tempfile
-from typing import TYPE_CHECKING, Any
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ..arguments import NO_TIMEOUT, local_path, remote_path
+from ..arguments import NO_TIMEOUT, check_count, local_path, remote_path
 from ..errors import (
     Delivery,
     LocalFileError,
@@ -20,20 +22,18 @@ from ..errors import (
     RemoteStorageError,
     TransferError,
 )
+from ..limits import DEFAULT_LIMITS
 from ..results import Transferred
 from ..wire.retry import RetryPolicy
-from .downloads import Download
+from .downloads import Ceiling, Download
 from .housekeeping import new_execution_id
 from .transfers import IS_A_DIRECTORY, SHA256, WRONG_CHECKSUM, Upload, local_errors
-
-if TYPE_CHECKING or sys.version_info >= (3, 11, 4):
-    import tarfile
-else:  # the first releases of 3.11, of which Debian 12 has one, cannot unpack safely
-    from backports import tarfile
+from .unpacking import Unpacked, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ..limits import Limits
     from ..results import CommandResult
     from .housekeeping import SessionTools
     from .transfers import Progress
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("agentcube_kernel.transfers")
 
 _READ = 256 * 1024
+# What a member takes in an archive beside its content: its header, that of a long name, and padding.
+_PER_MEMBER = 4096
 _NO_TAR, _NOT_FOUND = 69, 66
 
 # Unpacked beside the destination first, so that what stands under the final name is never a half. A folder that
@@ -156,7 +158,12 @@ async def upload_folder(
 
 
 async def download_folder(
-    tools: SessionTools, remote: object, local: object, *, progress: Progress | None
+    tools: SessionTools,
+    remote: object,
+    local: object,
+    *,
+    progress: Progress | None,
+    limits: Limits,
 ) -> Transferred:
     """Download a folder of the sandbox into a local folder."""
     wire = tools.wire
@@ -174,15 +181,43 @@ async def download_folder(
             with local_errors(target):
                 file = open(os.path.join(work, "archive"), "w+b")  # noqa: SIM115, ASYNC230 - closed below
             with file:
-                done = await Download(wire, archive, file, target, progress).run()
-                files, skipped = await asyncio.to_thread(
-                    _unpack, file, os.path.join(work, "new"), target, source
-                )
+                ceiling = Ceiling(limits.folder_bytes + _PER_MEMBER * limits.folder_members, "max_bytes")
+                done = await Download(wire, archive, file, target, progress, ceiling).run()
+                unpacked = await _unpack(file, os.path.join(work, "new"), target, source, limits)
         finally:
             await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
     finally:
         await tools.housekeeper.remove(archive)
-    return Transferred(path=target, size=done.size, files=files, skipped=skipped)
+    return Transferred(path=target, size=done.size, files=unpacked.files, skipped=unpacked.skipped)
+
+
+def folder_limits(max_bytes: int | None, max_members: int | None) -> Limits:
+    """The limits of one download, with the caller's own where they are given."""
+    chosen = {}
+    if max_bytes is not None:
+        chosen["folder_bytes"] = check_count(max_bytes, name="max_bytes")
+    if max_members is not None:
+        chosen["folder_members"] = check_count(max_members, name="max_members")
+    return replace(DEFAULT_LIMITS, **chosen)
+
+
+async def _unpack(file: BinaryIO, new: str, target: str, source: str, limits: Limits) -> Unpacked:
+    """Unpack in a thread, which has ended when this returns or raises."""
+    stop = threading.Event()
+
+    def work() -> Unpacked:
+        with local_errors(target):
+            return unpack(file, new, target, source=source, limits=limits, stop=stop)
+
+    task = asyncio.create_task(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        stop.set()
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()
+        raise
 
 
 def _local_folder(local: object) -> str:
@@ -202,46 +237,6 @@ def _local_target(local: object) -> str:
     if os.path.exists(target) and not os.path.isdir(target):
         raise LocalFileError(f"{target!r} on this machine is not a folder. Give another path.", path=target)
     return target
-
-
-def _unpack(file: Any, new: str, target: str, source: str) -> tuple[int, tuple[str, ...]]:
-    """Unpack what is safe; links and names that lead out of the folder are skipped, never followed."""
-    file.seek(0)
-    files = 0
-    skipped: list[str] = []
-    with local_errors(target):
-        os.mkdir(new)
-        try:
-            with tarfile.open(fileobj=file, mode="r:") as archive:
-                for member in archive:
-                    try:
-                        archive.extract(member, new, filter="data")
-                    except tarfile.FilterError as error:
-                        logger.warning("%s is left out: %s", member.name[:200], type(error).__name__)
-                        skipped.append(member.name)
-                    else:
-                        files += member.isreg()
-        except tarfile.TarError as error:
-            raise TransferError(
-                f"The archive of {source!r} that the sandbox made cannot be read: {error}.", path=source
-            ) from error
-        if os.path.isdir(target):
-            _merge(new, target)
-        else:
-            os.replace(new, target)
-    return files, tuple(skipped)
-
-
-def _merge(new: str, target: str) -> None:
-    """Move every file into a folder that exists, replacing files of the same name one by one."""
-    for folder, folders, names in os.walk(new):
-        place = os.path.join(target, os.path.relpath(folder, new))
-        if os.path.islink(place) or (os.path.exists(place) and not os.path.isdir(place)):
-            raise NotADirectoryError(20, f"{place} stands in the way of a folder")
-        os.makedirs(place, exist_ok=True)
-        links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
-        for name in names + links:
-            os.replace(os.path.join(folder, name), os.path.join(place, name))
 
 
 def _walk(folder: str) -> Iterator[tuple[str, str]]:

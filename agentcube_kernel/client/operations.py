@@ -185,18 +185,27 @@ class Operations(ABC):
         return await transfers.upload_file(self._tools, local_path, remote_path, mode=mode, progress=progress)
 
     async def download_file(
-        self, remote_path: str, local_path: str, *, progress: Progress | None = None
+        self,
+        remote_path: str,
+        local_path: str,
+        *,
+        progress: Progress | None = None,
+        max_bytes: int | None = None,
     ) -> Transferred:
-        """Download a file of any size; missing local parent folders are created.
+        """Download a file; missing local parent folders are created.
 
         It is resumed when a connection breaks, verified by SHA-256, and takes its name only when it is whole.
-        `progress(done, total)` is called with bytes; `total` is None when the sandbox does not say.
+        `progress(done, total)` is called with bytes; `total` is None when the sandbox does not say. `max_bytes` is
+        the largest size to accept: by default 256 GiB, or 1 GiB where the sandbox does not announce the size.
 
         Raises:
-            RemoteFileError: as its subclasses say; `TransferError` when the file changes all the while.
+            RemoteFileError: as its subclasses say; `TransferError` when the file changes all the while or is larger
+                than `max_bytes`.
             LocalFileError: it cannot be stored here; what was there before is untouched.
         """
-        return await downloads.download_file(self._tools.wire, remote_path, local_path, progress=progress)
+        return await downloads.download_file(
+            self._tools.wire, remote_path, local_path, progress=progress, max_bytes=max_bytes
+        )
 
     async def upload_folder(
         self, local_path: str, remote_path: str, *, progress: Progress | None = None
@@ -213,24 +222,36 @@ class Operations(ABC):
         return await folders.upload_folder(self._tools, local_path, remote_path, progress=progress)
 
     async def download_folder(
-        self, remote_path: str, local_path: str, *, progress: Progress | None = None
+        self,
+        remote_path: str,
+        local_path: str,
+        *,
+        progress: Progress | None = None,
+        max_bytes: int | None = None,
+        max_members: int | None = None,
     ) -> Transferred:
         """Download a folder's content into a local folder, which is created or added to.
 
-        Nothing lands outside `local_path`, whatever the sandbox sent; links that lead out of it are left out and
-        named in the result's `skipped`. Files of the same name are replaced one by one.
+        Nothing lands outside `local_path`, whatever the sandbox sent, and nothing is written through a link. Links
+        that lead out of the folder or through other links are left out and named in the result's `skipped`, as is
+        what is neither file, folder nor link. Files of the same name are replaced one by one. `max_bytes` (default
+        16 GiB) and `max_members` (default 200,000 files, folders and links) are the most to accept.
 
         Raises:
-            RemoteFileError: as its subclasses say.
+            RemoteFileError: as its subclasses say; `TransferError` above `max_bytes` or `max_members`.
             LocalFileError: it cannot be stored here.
         """
-        return await folders.download_folder(self._tools, remote_path, local_path, progress=progress)
+        limits = folders.folder_limits(max_bytes, max_members)
+        return await folders.download_folder(
+            self._tools, remote_path, local_path, progress=progress, limits=limits
+        )
 
     async def list_files(self, path: str = ".") -> list[FileInfo]:
         """The entries of one folder of the workspace, sorted by name.
 
         Raises:
             RemoteFileNotFoundError, RemoteNotADirectoryError, OutsideWorkspaceError: as their names say.
+            ResponseError: the listing has more than 200,000 entries or 64 MiB.
         """
         wire = self._tools.wire
         return await RetryPolicy.IDEMPOTENT.call(lambda: wire.list(path))

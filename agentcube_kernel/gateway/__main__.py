@@ -1,7 +1,7 @@
-"""``python -m agentcube_kernel.gateway``: the background gateway that kernels start on demand.
+"""`python -m agentcube_kernel.gateway`: the background gateway that kernels start on demand.
 
 It prints one JSON line when it answers requests: the contents of its state file. People use
-``agentcube-kernel serve`` instead.
+`agentcube-kernel serve` instead.
 """
 
 from __future__ import annotations
@@ -32,9 +32,7 @@ def _run(options: argparse.Namespace) -> int:
     from .config import GatewayConfig, idle_exit_from
     from .version import package_version
 
-    # The folder with the token, and with the connection files of the user's kernels.
-    hidden = (os.path.dirname(os.path.abspath(options.state)),) if options.state else ()
-    config = GatewayConfig.from_environ(os.environ, idle_exit=idle_exit_from(os.environ), hidden=hidden)
+    config = GatewayConfig.from_environ(os.environ, idle_exit=idle_exit_from(os.environ))
     listener = server.bind("127.0.0.1", 0)
 
     def announce(address: server.Address) -> None:

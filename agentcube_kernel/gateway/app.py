@@ -25,7 +25,7 @@ from .wire import Answer, ManagerError, RouterError, json_answer, not_routed, se
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from starlette.types import Receive, Scope, Send
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from .config import GatewayConfig
 
@@ -42,8 +42,8 @@ _KINDS = {
 class Gateway:
     """The parts of one gateway, and the application that puts them on the wire.
 
-    ``root`` is a private folder that belongs to this gateway alone; ``endpoint`` is the ``host:port`` it is
-    reached at. The application must run in the main thread of a process of its own: see ``Children``.
+    `root` is a private folder that belongs to this gateway alone; `endpoint` is the `host:port` it is
+    reached at. The application must run in the main thread of a process of its own: see `Children`.
     """
 
     def __init__(self, config: GatewayConfig, *, root: str, endpoint: str = "127.0.0.1:0") -> None:
@@ -80,7 +80,7 @@ class Gateway:
 
 
 def create_app(config: GatewayConfig, *, root: str, endpoint: str = "127.0.0.1:0") -> Starlette:
-    """The ASGI application of a gateway with the private folder ``root``, reached at ``endpoint``."""
+    """The ASGI application of a gateway with the private folder `root`, reached at `endpoint`."""
     return Gateway(config, root=root, endpoint=endpoint).app
 
 
@@ -114,11 +114,27 @@ def _application(gateway: Gateway) -> Starlette:
     app.router.redirect_slashes = False
     app.router.default = _unrouted
     app.state.gateway = gateway
+    app.add_middleware(_Guarded, guard=gateway.guard)
     return app
 
 
+class _Guarded:
+    """Turns away, on every route, what a web page of another machine may have made a browser send."""
+
+    def __init__(self, app: ASGIApp, guard: Guard) -> None:
+        self._app = app
+        self._guard = guard
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        problem = self._guard.foreign(scope["headers"]) if scope["type"] == "http" else ""
+        if problem:
+            await send_answer(send, json_answer(403, {"error": problem, "code": "FORBIDDEN"}))
+            return
+        await self._app(scope, receive, send)
+
+
 class _Endpoint:
-    """An ASGI endpoint around a handler: the Host check before it, the error shapes after it."""
+    """An ASGI endpoint around a handler, which gives its errors their shapes."""
 
     def __init__(self, gateway: Gateway, handler: Handler) -> None:
         self._gateway = gateway
@@ -134,8 +150,6 @@ class _Endpoint:
             gateway.last_request = time.monotonic()
 
     async def _answer(self, scope: Scope, receive: Receive) -> Answer:
-        if not self._gateway.guard.host_allowed(dict(scope["headers"])):
-            return json_answer(403, {"error": "the Host header names another machine", "code": "FORBIDDEN"})
         try:
             return await self._handler(scope, receive)
         except (RouterError, ManagerError) as exc:
@@ -218,7 +232,8 @@ class _Identity:
         # Who asks is about to use the gateway; it must not end in between.
         self._gateway.last_request = time.monotonic()
         value = {"pid": os.getpid(), "version": package_version(), "python": sys.executable}
-        await send_answer(send, json_answer(200, {**value, "proof": self._gateway.guard.proof(nonce)}))
+        value |= {"isolation": self._gateway.store.isolation.kind, "proof": self._gateway.guard.proof(nonce)}
+        await send_answer(send, json_answer(200, value))
 
 
 async def _unrouted(scope: Scope, receive: Receive, send: Send) -> None:

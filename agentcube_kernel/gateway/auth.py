@@ -11,7 +11,7 @@ import socket
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 
 class Guard:
@@ -23,20 +23,24 @@ class Guard:
         self._names = {b"localhost", host.lower().encode(), socket.gethostname().lower().encode()}
         self._seen: set[bytes] = set()
 
-    def host_allowed(self, headers: Mapping[bytes, bytes]) -> bool:
-        """Whether the Host header is an address or a name of this machine.
+    def foreign(self, headers: Iterable[tuple[bytes, bytes]]) -> str:
+        """Why a request may come from a web page of another machine; empty when it does not.
 
-        A web page can make its own host name point here, but it cannot make its origin an address.
+        A page can make its own host name point here, so the Host header must be an address or a name of this machine;
+        and its Origin, which a browser adds, must be of this machine itself.
         """
-        value = headers.get(b"host", b"")
+        hosts = [value for name, value in headers if name == b"host"]
+        if not all(map(self._is_ours, hosts or [b""])):
+            return "the Host header names another machine"
+        if not all(_is_loopback(value) for name, value in headers if name == b"origin"):
+            return "the request comes from a web page of another machine"
+        return ""
+
+    def _is_ours(self, value: bytes) -> bool:
         if value in self._seen:
             return True
-        name = value.lower()
-        if name.startswith(b"["):
-            name = name[1:].partition(b"]")[0]
-        elif name.count(b":") <= 1:
-            name = name.partition(b":")[0]
-        if name not in self._names and not _is_address(name):
+        name = _host(value)
+        if name not in self._names and _address(name) is None:
             return False
         if len(self._seen) < 64:
             self._seen.add(value)
@@ -72,13 +76,28 @@ class Guard:
 
 
 def token_proof(token: str, nonce: bytes) -> str:
-    """What a gateway that knows ``token`` answers to ``nonce``."""
+    """What a gateway that knows `token` answers to `nonce`."""
     return hmac.new(token.encode(), nonce, hashlib.sha256).hexdigest()
 
 
-def _is_address(name: bytes) -> bool:
+def _host(value: bytes) -> bytes:
+    """The name or address in a Host header, without the port."""
+    name = value.lower()
+    if name.startswith(b"["):
+        return name[1:].partition(b"]")[0]
+    return name.partition(b":")[0] if name.count(b":") <= 1 else name
+
+
+def _is_loopback(origin: bytes) -> bool:
+    scheme, _, place = origin.partition(b"://")
+    name = _host(place)
+    address = _address(name)
+    loopback = name == b"localhost" or (address is not None and address.is_loopback)
+    return scheme in (b"http", b"https") and loopback
+
+
+def _address(name: bytes) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        ipaddress.ip_address(name.decode("ascii"))
+        return ipaddress.ip_address(name.decode("ascii"))
     except ValueError:
-        return False
-    return True
+        return None

@@ -21,13 +21,13 @@ MAX_BODY = 32 << 20
 class GatewayConfig:
     """What a gateway enforces. Durations are seconds.
 
-    ``session_timeout`` and ``max_session_duration`` default to those of AgentCube's custom resources: a
+    `session_timeout` and `max_session_duration` default to those of AgentCube's custom resources: a
     session ends after 15 idle minutes, and after 8 hours in any case.
 
-    ``interpreters`` and ``runtimes`` name what may be created (``name`` or ``namespace/name``); None allows
+    `interpreters` and `runtimes` name what may be created (`name` or `namespace/name`); None allows
     every name that Kubernetes would accept.
 
-    ``session_id_authorises`` lets a request without an ``Authorization`` header use an existing session whose
+    `session_id_authorises` lets a request without an `Authorization` header use an existing session whose
     id it knows, as AgentCube's Router without OIDC does. The stock SDK depends on it: it sends its token to
     the WorkloadManager only. The shared background gateway, whose clients all send the token, is started
     without it.
@@ -43,7 +43,6 @@ class GatewayConfig:
     legacy_not_found: bool = False
     session_id_authorises: bool = False
     bubblewrap: bool | None = None
-    hidden: tuple[str, ...] = ()
     max_body: int = MAX_BODY
     max_output: int = 512 << 20
     max_concurrent: int = 1000
@@ -51,7 +50,7 @@ class GatewayConfig:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str], **overrides: object) -> GatewayConfig:
-        """Settings from ``AGENTCUBE_GATEWAY_*`` variables; ``overrides`` win.
+        """Settings from `AGENTCUBE_GATEWAY_*` variables; `overrides` win.
 
         Raises ValueError, naming the variable, for a value that cannot be used.
         """
@@ -73,7 +72,7 @@ class GatewayConfig:
 
 
 def idle_exit_from(environ: Mapping[str, str]) -> float:
-    """Seconds without a request after which a gateway started on demand ends (``AGENTCUBE_GATEWAY_IDLE``)."""
+    """Seconds without a request after which a gateway started on demand ends (`AGENTCUBE_GATEWAY_IDLE`)."""
     return _seconds(environ, "AGENTCUBE_GATEWAY_IDLE", DEFAULT_IDLE_EXIT)
 
 

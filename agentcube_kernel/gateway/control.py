@@ -63,11 +63,16 @@ class ControlPlane:
         try:
             sandbox = await self._store.create(kind, namespace, name, ttl)
         except OSError as exc:
-            raise ManagerError(500, "internal server error") from exc
+            _log.warning("no sandbox could be made: %s", exc)
+            raise ManagerError(500, f"the embedded gateway cannot make a sandbox: {exc}") from exc
         if kind == AGENT_RUNTIME:
             try:
                 sandbox.runtime = await start_runtime(
-                    sandbox, self._store.config.runtime_command, self._store.children
+                    name,
+                    self._store.config.runtime_command,
+                    self._store.children,
+                    folder=sandbox.folder,
+                    env=sandbox.env,
                 )
             except BaseException as exc:
                 await self._store.delete(sandbox.session_id)

@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from .view import View
+
 # An allowlist: a new credential variable of some tool must not be the one that was forgotten here.
 _KEPT = frozenset(
     (
@@ -35,29 +37,51 @@ _URLS = frozenset(
     )
 )
 
+_GATEWAY = frozenset(("HOME", "PATH", "TMPDIR"))
+_GATEWAY_PREFIXES = ("AGENTCUBE_GATEWAY_", "JUPYTER_", "PYTHON", "XDG_")
+# Folders that an isolated sandbox does not see.
+_FOLDERS = ("MPLCONFIGDIR",)
 
-def sandbox_environment(
-    host: Mapping[str, str], *, folder: str, cache: str, isolated: bool = False
-) -> dict[str, str]:
-    """Variables for the commands of the sandbox in ``folder``.
 
-    ``python3`` is the interpreter that runs the gateway. HOME is the workspace, as it is in AgentCube's
-    image. With ``cache`` caches are shared with the user's other programs (fonts and wheels are not fetched
-    again for every sandbox). An ``isolated`` sandbox cannot write to its Python's folders; what pip installs
-    there goes to one of the sandbox's own.
+def gateway_environment(host: Mapping[str, str]) -> dict[str, str]:
+    """Variables for a gateway that is started in the background: none of them could be a credential.
+
+    What a sandbox may have is among them, and what the gateway's Python needs to find its packages and settings.
     """
-    env = {name: value for name, value in host.items() if name in _KEPT or name.startswith("LC_")}
-    env.update((name, value) for name, value in host.items() if name in _URLS and not _has_userinfo(value))
+    kept = _allowed(host)
+    kept.update((name, value) for name, value in host.items() if name in _GATEWAY)
+    kept.update((name, value) for name, value in host.items() if name.startswith(_GATEWAY_PREFIXES))
+    return kept
+
+
+def sandbox_environment(host: Mapping[str, str], *, folder: str, view: View | None) -> dict[str, str]:
+    """Variables for the commands of the sandbox in `folder`.
+
+    `python3` is the interpreter that runs the gateway. HOME is the workspace, as it is in AgentCube's image. Caches
+    are shared with the user's other programs (fonts and wheels are not fetched again for every sandbox), except in
+    an isolated sandbox, which sees the `view` alone: it has a cache of its own, and what pip installs goes to a folder
+    of its own, since it cannot write to its Python's.
+    """
+    env = _allowed(host)
     workspace = os.path.join(folder, "workspace")
-    env["PATH"] = search_path(host)
+    folders = search_path(host).split(os.pathsep)
+    env["PATH"] = os.pathsep.join(place for place in folders if view is None or view.shows(place))
     env["HOME"] = env["PWD"] = workspace
     env["TMPDIR"] = os.path.join(folder, "tmp")
-    env["XDG_CACHE_HOME"] = cache or os.path.join(folder, "cache")
+    env["XDG_CACHE_HOME"] = (user_cache() if view is None else "") or os.path.join(folder, "cache")
     if site.ENABLE_USER_SITE and site.USER_BASE:
         # HOME is another one in the sandbox; packages installed with pip --user stay importable.
         env["PYTHONUSERBASE"] = site.USER_BASE
-    if isolated:
+    if view is not None:
+        for name in _FOLDERS:
+            env.pop(name, None)
         env["PIP_TARGET"] = env["PYTHONPATH"] = os.path.join(folder, "site-packages")
+    return env
+
+
+def _allowed(host: Mapping[str, str]) -> dict[str, str]:
+    env = {name: value for name, value in host.items() if name in _KEPT or name.startswith("LC_")}
+    env.update((name, value) for name, value in host.items() if name in _URLS and not _has_userinfo(value))
     return env
 
 

@@ -29,7 +29,7 @@ _DRAIN = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of a command. ``start`` and ``end`` are nanoseconds of the wall clock."""
+    """What became of a command. `start` and `end` are nanoseconds of the wall clock."""
 
     stdout: bytes
     stderr: bytes
@@ -43,7 +43,7 @@ class Outcome:
 class Launch:
     """What to start: the argument list, the program file, the folder and the whole environment.
 
-    ``program`` is how messages name it; it differs from ``executable`` when that only wraps it.
+    `program` is how messages name it; it differs from `executable` when that only wraps it.
     """
 
     program: str
@@ -111,7 +111,7 @@ class Command:
             self._loop.add_reader(fd, self._readable, fd)
 
     async def wait(self, timeout: float) -> bool:
-        """Wait for the end of the process and of its output; False when ``timeout`` seconds came first.
+        """Wait for the end of the process and of its output; False when `timeout` seconds came first.
 
         Either way nothing of the command's process group is left after a timeout, and no descriptor in any
         case.
@@ -125,7 +125,7 @@ class Command:
         return self._exit_code is not None and timer.when() > self._loop.time()
 
     def kill(self) -> None:
-        """Kill the command's process group; ``wait`` then returns soon, whoever else holds the pipes."""
+        """Kill the command's process group; `wait` then returns soon, whoever else holds the pipes."""
         kill_group(self.pid)
         self._loop.call_later(_DRAIN, self._finish)
 
@@ -191,7 +191,7 @@ class Command:
 async def run(command: Command, prepare: Callable[[], Launch], *, timeout: float) -> Outcome:
     """Run a command to its end or its timeout and say how it went, in the words of PicoD.
 
-    ``prepare`` may raise CommandNotStarted too; like a failed start it becomes exit code 1 and a line on
+    `prepare` may raise CommandNotStarted too; like a failed start it becomes exit code 1 and a line on
     stderr.
     """
     start, clock = time.time_ns(), time.perf_counter()
@@ -217,7 +217,7 @@ async def run(command: Command, prepare: Callable[[], Launch], *, timeout: float
 
 
 def look_path(program: str, path: str, cwd: str) -> str:
-    """The file that Go's os/exec would start for ``program``. Raises CommandNotStarted with its message."""
+    """The file that Go's os/exec would start for `program`. Raises CommandNotStarted with its message."""
     if not program:
         raise CommandNotStarted("exec: no command")
     if "/" in program:

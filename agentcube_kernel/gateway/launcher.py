@@ -1,7 +1,7 @@
 """Find the user's background gateway, or start it.
 
 One gateway serves all kernels of a user that run on the same Python environment and the same version of this
-package. Another environment or another version gets a gateway of its own beside it: ``python3`` in a sandbox
+package. Another environment or another version gets a gateway of its own beside it: `python3` in a sandbox
 is the gateway's interpreter, and the packages a user expects are those of the environment the kernel is
 installed in. Each ends by itself when it has been idle for an hour.
 """
@@ -19,12 +19,13 @@ import secrets
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from .auth import token_proof
+from .environment import gateway_environment
 from .version import package_version
 
 if TYPE_CHECKING:
@@ -45,13 +46,15 @@ class GatewayInfo:
     workload_manager_url: str
     token: str = field(repr=False)
     pid: int
+    isolation: str = "none"
+    """What keeps sandboxes apart from this machine: `none` or `bubblewrap`."""
 
 
 def ensure_gateway(*, timeout: float = 20.0) -> GatewayInfo:
-    """The user's background gateway, started if there is none; blocking, for at most ``timeout`` seconds.
+    """The user's background gateway, started if there is none; blocking, for at most `timeout` seconds.
 
     Any number of processes may call this at once: exactly one gateway is started. It survives the process
-    that started it, is shared by all that come later, and ends after an idle hour (``AGENTCUBE_GATEWAY_IDLE``
+    that started it, is shared by all that come later, and ends after an idle hour (`AGENTCUBE_GATEWAY_IDLE`
     seconds), leaving no process and no folder behind. What a killed gateway left is cleared away by the next
     one. Its settings are those in the environment of the process that starts it.
 
@@ -83,7 +86,7 @@ def running_gateways() -> list[GatewayInfo]:
 
 
 def probe(state: Path) -> GatewayInfo | None:
-    """The gateway that ``state`` tells of, if it is still the one that answers there.
+    """The gateway that `state` tells of, if it is still the one that answers there.
 
     The server must prove that it knows the token; the token itself is not sent, since by now some other
     program may listen on the port.
@@ -98,10 +101,14 @@ def probe(state: Path) -> GatewayInfo | None:
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return info if _proves_itself(info) else None
+    answer = _proof(info)
+    if answer is None:
+        return None
+    return replace(info, isolation="bubblewrap" if answer.get("isolation") == "bubblewrap" else "none")
 
 
-def _proves_itself(info: GatewayInfo) -> bool:
+def _proof(info: GatewayInfo) -> dict[str, Any] | None:
+    """What the gateway says of itself, if it proves that it knows the token."""
     nonce = secrets.token_hex(16)
     address = urlsplit(info.router_url)
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=5)
@@ -110,12 +117,13 @@ def _proves_itself(info: GatewayInfo) -> bool:
         response = connection.getresponse()
         answer: Any = json.loads(response.read(65536))
     except (OSError, ValueError, http.client.HTTPException):
-        return False
+        return None
     finally:
         connection.close()
-    proof = answer.get("proof") if isinstance(answer, dict) else None
+    if not isinstance(answer, dict) or not isinstance(answer.get("proof"), str):
+        return None
     expected = token_proof(info.token, nonce.encode())
-    return isinstance(proof, str) and hmac.compare_digest(proof.encode(), expected.encode())
+    return answer if hmac.compare_digest(answer["proof"].encode(), expected.encode()) else None
 
 
 def _start(state: Path, deadline: float) -> GatewayInfo:
@@ -159,12 +167,7 @@ def _first_line(fd: int, deadline: float) -> bytes | None:
 
 
 def _environment() -> dict[str, str]:
-    # The gateway needs no credential for any AgentCube, and its sandboxes could read it from /proc.
-    env = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("AGENTCUBE_") or name.startswith("AGENTCUBE_GATEWAY_")
-    }
+    env = gateway_environment(os.environ)
     home = str(Path(__file__).resolve().parents[2])
     # The gateway starts in "/", where a package that was found through the current folder is not seen.
     paths = [path for path in env.get("PYTHONPATH", "").split(os.pathsep) if path]

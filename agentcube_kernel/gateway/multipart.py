@@ -12,7 +12,7 @@ _FILENAME = re.compile(rb"[;\s]filename\*?=", re.IGNORECASE)
 
 @dataclass(slots=True, kw_only=True)
 class Form:
-    """Text fields by name, the content of the part named ``file``, and what was wrong with the body."""
+    """Text fields by name, the content of the part named `file`, and what was wrong with the body."""
 
     fields: dict[str, str] = field(default_factory=dict)
     file: bytes | None = None
@@ -24,7 +24,7 @@ class Form:
 
 
 def parse_multipart(content_type: bytes, body: bytes) -> Form:
-    """The form in ``body``. A body that is no form at all gives an empty one with its problem named."""
+    """The form in `body`. A body that is no form at all gives an empty one with its problem named."""
     form = Form()
     found = _BOUNDARY.search(content_type)
     if found is None:

@@ -20,6 +20,7 @@ from .wire import (
     not_routed,
     parse_duration,
     rfc3339,
+    whole_text,
 )
 
 if TYPE_CHECKING:
@@ -49,10 +50,10 @@ class PicoD:
                 query = parse_qs(
                     scope["query_string"].decode("latin-1"), keep_blank_values=True, errors="surrogateescape"
                 )
-                return files.list_folder(sandbox.workspace, query.get("path", [""])[0])
+                return files.list_folder(sandbox.root, sandbox.workspace, query.get("path", [""])[0])
             if path.startswith("/api/files/") and method == "GET":
                 return files.download(
-                    sandbox.workspace, path.removeprefix("/api/files"), dict(scope["headers"])
+                    sandbox.root, sandbox.workspace, path.removeprefix("/api/files"), dict(scope["headers"])
                 )
             if path == "/health" and method == "GET":
                 return self._health(sandbox)
@@ -80,7 +81,9 @@ class PicoD:
             timeout = parse_duration(timeout_text) if timeout_text else _DEFAULT_TIMEOUT
         except ValueError as exc:
             raise PicoError(400, f"Invalid timeout format: {exc}") from exc
-        cwd = files.working_directory(sandbox.workspace, folder) if folder else sandbox.workspace
+        cwd = (
+            files.working_directory(sandbox.root, sandbox.workspace, folder) if folder else sandbox.workspace
+        )
         return await self._run(sandbox, argv, timeout, cwd, overrides)
 
     async def _run(
@@ -116,7 +119,7 @@ class PicoD:
                 raise PicoError(400, "Missing 'path' field")
             if form.file is None:
                 raise PicoError(400, f"Failed to get file: {form.problem or 'http: no such file'}")
-            return await files.upload(sandbox.workspace, path, form.file, form.text("mode"))
+            return await files.upload(sandbox.root, sandbox.workspace, path, form.file, form.text("mode"))
         request = _decode(body, "UploadFileRequest")
         path, content, mode = (_string(request, name) for name in ("path", "content", "mode"))
         missing = [
@@ -126,7 +129,7 @@ class PicoD:
         ]
         if missing:
             raise PicoError(400, "\n".join(missing))
-        return await files.upload(sandbox.workspace, path, files.decode_content(content), mode)
+        return await files.upload(sandbox.root, sandbox.workspace, path, files.decode_content(content), mode)
 
 
 def _report(outcome: Outcome) -> Answer:
@@ -171,7 +174,8 @@ def _decode(body: bytes, type_name: str) -> _Request:
         raise PicoError(
             400, f"json: cannot unmarshal {_KINDS[type(value)]} into Go value of type picod.{type_name}"
         )
-    request = _Request(value)
+    # As in Go: the case of a field's name does not matter, and the last of several counts.
+    request = _Request({key.lower(): item for key, item in value.items()})
     request.type = type_name
     return request
 
@@ -189,7 +193,7 @@ def _string(request: _Request, name: str) -> str:
         return ""
     if not isinstance(value, str):
         raise _wrong(request, name, value, "string")
-    return value
+    return whole_text(value)
 
 
 def _strings(request: _Request, name: str) -> list[str] | None:
@@ -201,7 +205,7 @@ def _strings(request: _Request, name: str) -> list[str] | None:
     for item in value:
         if item is not None and not isinstance(item, str):
             raise _wrong(request, name, item, "string")
-    return [item or "" for item in value]
+    return [whole_text(item or "") for item in value]
 
 
 def _string_map(request: _Request, name: str) -> dict[str, str]:
@@ -213,7 +217,7 @@ def _string_map(request: _Request, name: str) -> dict[str, str]:
     for item in value.values():
         if item is not None and not isinstance(item, str):
             raise _wrong(request, name, item, "string")
-    return {key: item or "" for key, item in value.items()}
+    return {whole_text(key): whole_text(item or "") for key, item in value.items()}
 
 
 def _missing(type_name: str, field: str) -> str:

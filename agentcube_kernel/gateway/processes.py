@@ -51,7 +51,7 @@ class Children:
         self._waiting.clear()
 
     def watch(self, pid: int, ended: Callable[[int], None]) -> None:
-        """Call ``ended(exit_code)`` once the child ``pid`` has been reaped; a signal N is the code -N."""
+        """Call `ended(exit_code)` once the child `pid` has been reaped; a signal N is the code -N."""
         self._waiting[pid] = ended
 
     def _reap(self) -> None:
@@ -87,15 +87,15 @@ class _Process(NamedTuple):
 
 
 def kill_group(pid: int) -> None:
-    """Kill the process group that ``pid`` leads, if it is still there."""
+    """Kill the process group that `pid` leads, if it is still there."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
 
 
 def kill_sandboxes(folders: Mapping[str, str], *, patience: float = 5.0) -> list[int]:
-    """Kill every process of the sandboxes ``{marker value: folder}``; blocking.
+    """Kill every process of the sandboxes `{marker value: folder}`; blocking.
 
-    Returns the pids that were still there after ``patience`` seconds (uninterruptible ones, normally none).
+    Returns the pids that were still there after `patience` seconds (uninterruptible ones, normally none).
     """
     return _kill_all(lambda processes: _members(processes, folders), patience)
 

@@ -27,7 +27,7 @@ _CHUNK = 65536
 
 
 async def forward(port: int, path: str, scope: Scope, receive: Receive) -> Answer:
-    """The answer of the server on ``port``, its body still to be streamed.
+    """The answer of the server on `port`, its body still to be streamed.
 
     Raises RouterError as AgentCube's Router words it: 502 when nothing listens (the request was not
     delivered), 503 when the connection broke before an answer began.

@@ -1,4 +1,4 @@
-"""Serve a file as Go's ``http.ServeContent`` does: length, date, one range, conditional requests."""
+"""Serve a file as Go's `http.ServeContent` does: length, date, one range, conditional requests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import re
 from email.utils import formatdate, parsedate_to_datetime
 from typing import TYPE_CHECKING
 
-from .wire import Answer, PicoError
+from .wire import Answer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -21,17 +21,20 @@ _CHUNK = 1 << 18
 _RANGE = re.compile(rb"bytes=\s*(\d*)\s*-\s*(\d*)\s*")
 
 
-def serve_content(path: str, info: os.stat_result, request: Mapping[bytes, bytes]) -> Answer:
-    """An answer that streams ``path``; 206 for a satisfiable range, 416 for one outside, 304 when unchanged.
+def serve_content(file: FileIO, name: str, info: os.stat_result, request: Mapping[bytes, bytes]) -> Answer:
+    """An answer that streams `file`; 206 for a satisfiable range, 416 for one outside, 304 when unchanged.
+
+    The file is closed by the stream, or here when there is none.
 
     Several ranges at once are answered with the whole file, which HTTP allows.
     """
     # Go takes the epoch for a date that is not known.
     modified = formatdate(int(info.st_mtime), usegmt=True).encode() if int(info.st_mtime) else b""
-    headers = file_headers(path)
+    headers = file_headers(name)
     if modified:
         headers.append((b"last-modified", modified))
     if modified and _not_modified(info, request):
+        file.close()
         return Answer(status=304, headers=[(b"last-modified", modified)])
     size = info.st_size
     first, length, status = 0, size, 200
@@ -40,25 +43,18 @@ def serve_content(path: str, info: os.stat_result, request: Mapping[bytes, bytes
         try:
             first, length = _span(text, size)
         except ValueError as exc:
+            file.close()
             return _unsatisfiable(headers, size, str(exc))
         status = 206
         headers.append((b"content-range", b"bytes %d-%d/%d" % (first, first + length - 1, size)))
     headers += [(b"accept-ranges", b"bytes"), (b"content-length", b"%d" % length)]
-    try:
-        file = open(path, "rb", buffering=0)  # noqa: SIM115 (closed by the stream, or when it is dropped)
-    except OSError as exc:
-        reason = os.strerror(exc.errno or 0)
-        raise PicoError(
-            500, f"Failed to get file info: open {path}: {reason[:1].lower()}{reason[1:]}"
-        ) from exc
     return Answer(
         status=status, headers=headers, stream=_read(file, first, length), compressible=status == 200
     )
 
 
-def file_headers(path: str) -> Headers:
-    """What PicoD says about a file before it hands it to Go's file server."""
-    base = os.path.basename(path)
+def file_headers(base: str) -> Headers:
+    """What PicoD says about a file of that name before it hands it to Go's file server."""
     return [
         (b"content-description", b"File Transfer"),
         (b"content-transfer-encoding", b"binary"),

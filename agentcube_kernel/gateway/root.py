@@ -74,7 +74,7 @@ def _locked(base: str) -> Iterator[None]:
 
 
 def clear_remains(base: str) -> None:
-    """Remove the folders below ``base`` that no gateway holds, with every process that belongs to them."""
+    """Remove the folders below `base` that no gateway holds, with every process that belongs to them."""
     for name in os.listdir(base):
         folder = os.path.join(base, name)
         if not name.startswith("gw-") or os.path.islink(folder):

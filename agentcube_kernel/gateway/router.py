@@ -22,7 +22,7 @@ _RESOURCES = {CODE_INTERPRETER: "codeinterpreters", AGENT_RUNTIME: "agentruntime
 
 
 class Router:
-    """Answers ``/v1/namespaces/…/invocations/…``."""
+    """Answers `/v1/namespaces/…/invocations/…`."""
 
     def __init__(self, store: SandboxStore, control: ControlPlane, picod: PicoD, guard: Guard) -> None:
         self._store, self._control, self._picod, self._guard = store, control, picod, guard
@@ -32,7 +32,8 @@ class Router:
         self, kind: str, namespace: str, name: str, path: str, scope: Scope, receive: Receive
     ) -> Answer:
         """The answer to one invocation. Raises RouterError for what never reached a sandbox."""
-        headers = dict(scope["headers"])
+        # Of several headers of one name the first counts, as in Go.
+        headers = dict(reversed(scope["headers"]))
         session_id = headers.get(SESSION_HEADER, b"").decode("latin-1")
         self._authorise(headers, session_id)
         if self.in_flight >= self._store.config.max_concurrent:
@@ -93,7 +94,7 @@ class Router:
 
 
 class BodyTooLarge(Exception):
-    """The request's body exceeds the limit; ``announced`` when its Content-Length already said so."""
+    """The request's body exceeds the limit; `announced` when its Content-Length already said so."""
 
     def __init__(self, *, announced: bool) -> None:
         super().__init__("request body too large")
@@ -103,7 +104,7 @@ class BodyTooLarge(Exception):
 async def read_body(scope: Scope, receive: Receive, *, limit: int, timeout: float) -> bytes:
     """The whole request body.
 
-    Raises BodyTooLarge, or RouterError(503) when it takes longer than ``timeout`` seconds.
+    Raises BodyTooLarge, or RouterError(503) when it takes longer than `timeout` seconds.
     """
     if scope["method"] == "GET":
         return b""

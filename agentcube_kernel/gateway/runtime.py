@@ -15,12 +15,11 @@ from .proxy import forward
 from .wire import Answer, json_answer, text_answer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from starlette.types import Receive, Scope
 
     from .processes import Children
-    from .sandboxes import Sandbox
 
 _READY = 15.0
 
@@ -39,8 +38,8 @@ class Runtime(Protocol):
 class EchoRuntime:
     """Says back what it is told, in the form that it is told it.
 
-    A JSON object ``{"input": …}`` comes back as ``{"output": "echo: …", "metadata": {…}}``, a text as a text.
-    With ``stream`` true in the object or in the query, the answer is a stream of server-sent events, a word
+    A JSON object `{"input": …}` comes back as `{"output": "echo: …", "metadata": {…}}`, a text as a text.
+    With `stream` true in the object or in the query, the answer is a stream of server-sent events, a word
     each.
     """
 
@@ -71,7 +70,7 @@ class EchoRuntime:
 
 
 class CommandRuntime:
-    """A server of the user's own, started in the session's sandbox with ``PORT`` in its environment."""
+    """A server of the user's own, started in the session's sandbox with `PORT` in its environment."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -80,31 +79,35 @@ class CommandRuntime:
         return await forward(self._port, path, scope, receive)
 
 
-async def start_runtime(sandbox: Sandbox, command: Sequence[str], children: Children) -> Runtime:
-    """The runtime of a new session.
+async def start_runtime(
+    name: str, command: Sequence[str], children: Children, *, folder: str, env: Mapping[str, str]
+) -> Runtime:
+    """Start the runtime of a new session, whose sandbox has that folder and environment.
 
-    Raises RuntimeFailed when the command does not come to listen on its port.
+    Raises:
+        RuntimeFailed: the command does not come to listen on its port.
     """
     if not command:
-        return EchoRuntime(sandbox.name)
+        return EchoRuntime(name)
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
     ended = asyncio.Event()
-    children.watch(_start(sandbox, command, port), lambda _: ended.set())
+    own = {"PORT": str(port), "HOST": "127.0.0.1", "AGENTCUBE_RUNTIME_NAME": name}
+    children.watch(_start(command, folder, {**env, **own}), lambda _: ended.set())
     await _listening(port, ended)
     return CommandRuntime(port)
 
 
-def _start(sandbox: Sandbox, command: Sequence[str], port: int) -> int:
-    env = {**sandbox.env, "PORT": str(port), "HOST": "127.0.0.1", "AGENTCUBE_RUNTIME_NAME": sandbox.name}
-    with open(os.path.join(sandbox.folder, "runtime.log"), "wb") as log:
+def _start(command: Sequence[str], folder: str, env: Mapping[str, str]) -> int:
+    workspace = os.path.join(folder, "workspace")
+    with open(os.path.join(folder, "runtime.log"), "wb") as log:
         try:
             # Never through bubblewrap: it is the user's own program, and may lie anywhere.
             process = subprocess.Popen(
                 list(command),
-                executable=look_path(command[0], env["PATH"], sandbox.workspace),
-                cwd=sandbox.workspace,
+                executable=look_path(command[0], env["PATH"], workspace),
+                cwd=workspace,
                 env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

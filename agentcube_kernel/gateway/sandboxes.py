@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import os
 import secrets
 import shutil
@@ -14,8 +15,8 @@ import time
 import uuid
 from typing import TYPE_CHECKING
 
-from .environment import sandbox_environment, user_cache
-from .isolation import Isolation
+from .environment import sandbox_environment
+from .isolation import Isolation, IsolationFailed
 from .processes import MARKER, kill_sandboxes
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from .isolation import Namespace
     from .processes import Children
     from .runtime import Runtime
+
+_log = logging.getLogger("agentcube_kernel.gateway")
 
 CODE_INTERPRETER = "CodeInterpreter"
 AGENT_RUNTIME = "AgentRuntime"
@@ -54,6 +57,8 @@ class Sandbox:
         self.commands: set[Command] = set()
         self.env: dict[str, str] = {}
         self.view: Namespace | None = None
+        self.root = -1
+        """A descriptor of the workspace, since code in the sandbox could put a link in its place."""
 
     @property
     def deadline(self) -> float:
@@ -70,6 +75,14 @@ class Sandbox:
         finally:
             self.in_flight -= 1
             self.last_activity = time.monotonic()
+            if self.gone.is_set() and not self.in_flight:
+                self.close()
+
+    def close(self) -> None:
+        """Close the workspace. Idempotent; called when no request is left that could use it."""
+        if self.root >= 0:
+            os.close(self.root)
+            self.root = -1
 
 
 class SandboxStore:
@@ -79,13 +92,12 @@ class SandboxStore:
         self.config = config
         self.root = root
         self.children = children
-        self.isolation = Isolation.choose(config.bubblewrap, hidden=config.hidden)
+        self.isolation = Isolation.choose(config.bubblewrap)
         self._sandboxes: dict[str, Sandbox] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._closed = False
         self._collector: asyncio.Task[None] | None = None
-        self._cache = "" if self.isolation else user_cache()
 
     def start(self) -> None:
         """Begin to end sessions when they expire."""
@@ -107,7 +119,7 @@ class SandboxStore:
         return len(self._sandboxes)
 
     async def create(self, kind: str, namespace: str, name: str, ttl: float | None = None) -> Sandbox:
-        """A new session. ``ttl`` shortens its maximum lifetime, never lengthens it. Raises OSError."""
+        """A new session. `ttl` shortens its maximum lifetime, never lengthens it. Raises OSError."""
         lifetime = min(ttl or self.config.max_session_duration, self.config.max_session_duration)
         # Short names: a Unix socket in a workspace has little more than 100 bytes for its whole path.
         folder = os.path.join(self.root, secrets.token_hex(4))
@@ -121,12 +133,9 @@ class SandboxStore:
         )
         for place in (folder, sandbox.workspace, os.path.join(folder, "tmp")):
             os.mkdir(place, 0o700)
-        sandbox.env = sandbox_environment(
-            os.environ, folder=folder, cache=self._cache, isolated=bool(self.isolation)
-        )
-        sandbox.env[MARKER] = sandbox.marker
+        sandbox.root = os.open(sandbox.workspace, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            sandbox.view = await self.isolation.open(folder, sandbox.env, self.children)
+            await self._isolate(sandbox)
             if self._closed:
                 raise OSError(errno.ESHUTDOWN, "the gateway is ending")
         except BaseException:
@@ -135,6 +144,25 @@ class SandboxStore:
         self._sandboxes[sandbox.session_id] = sandbox
         self._changed.set()
         return sandbox
+
+    async def _isolate(self, sandbox: Sandbox) -> None:
+        """Give a new sandbox its environment and its world. Raises OSError."""
+        try:
+            self._set_environment(sandbox)
+            sandbox.view = await self.isolation.open(sandbox.folder, sandbox.env, self.children)
+        except IsolationFailed as failure:
+            # bubblewrap may have been removed or upgraded since the gateway started: look again, once.
+            try:
+                self.isolation = await asyncio.to_thread(Isolation.choose, self.config.bubblewrap)
+            except ValueError as exc:
+                raise IsolationFailed(str(exc)) from failure
+            _log.warning("%s; isolation from now on: %s", failure, self.isolation.kind)
+            self._set_environment(sandbox)
+            sandbox.view = await self.isolation.open(sandbox.folder, sandbox.env, self.children)
+
+    def _set_environment(self, sandbox: Sandbox) -> None:
+        sandbox.env = sandbox_environment(os.environ, folder=sandbox.folder, view=self.isolation.view)
+        sandbox.env[MARKER] = sandbox.marker
 
     def get(self, session_id: str) -> Sandbox | None:
         """The live session of that id."""
@@ -168,7 +196,11 @@ class SandboxStore:
         return task
 
     async def _remove(self, sandbox: Sandbox) -> None:
-        await asyncio.to_thread(remove_sandboxes, {sandbox.marker: sandbox.folder})
+        try:
+            await asyncio.to_thread(remove_sandboxes, {sandbox.marker: sandbox.folder})
+        finally:
+            if not sandbox.in_flight:
+                sandbox.close()
 
     async def _collect(self) -> None:
         while True:
@@ -184,12 +216,12 @@ class SandboxStore:
 
 
 def marker_of(folder: str) -> str:
-    """What marks the processes of the sandbox in ``folder``: its name and that of its gateway's folder."""
+    """What marks the processes of the sandbox in `folder`: its name and that of its gateway's folder."""
     return f"{os.path.basename(os.path.dirname(folder))}-{os.path.basename(folder)}"
 
 
 def remove_sandboxes(folders: dict[str, str]) -> None:
-    """Kill what runs in the sandboxes ``{marker: folder}`` and remove their folders; blocking."""
+    """Kill what runs in the sandboxes `{marker: folder}` and remove their folders; blocking."""
     kill_sandboxes(folders)
     for folder in folders.values():
         remove_tree(folder)

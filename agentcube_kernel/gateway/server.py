@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from ..hardening import hide_memory
 from .app import Gateway
 from .root import Root
 
@@ -33,7 +34,7 @@ class Address:
 
     @property
     def endpoint(self) -> str:
-        """``host:port``, as it stands in a URL."""
+        """`host:port`, as it stands in a URL."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
@@ -51,7 +52,7 @@ class _Server(uvicorn.Server):
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket that listens on ``host``; port 0 takes a free one. Raises OSError."""
+    """A socket that listens on `host`; port 0 takes a free one. Raises OSError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # Named in full: asyncio turns Nagle off only on sockets whose protocol says TCP.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -72,11 +73,13 @@ def serve(
     announce: Callable[[Address], None],
     base: str | None = None,
 ) -> None:
-    """Serve on ``listener`` until SIGTERM, SIGINT, SIGHUP or the idle time's end.
+    """Serve on `listener` until SIGTERM, SIGINT, SIGHUP or the idle time's end.
 
-    ``announce`` is called once requests are answered. On return every sandbox has ended: its processes are
+    `announce` is called once requests are answered. On return every sandbox has ended: its processes are
     dead and its folder is gone. A second signal meanwhile changes nothing. Must be called in the main thread.
     """
+    # The token is in this process's memory, and every sandbox belongs to the same user.
+    hide_memory()
     host, port = listener.getsockname()[:2]
     address = Address(host=host, port=port)
     for number in _signals():
@@ -141,7 +144,7 @@ def _signals() -> list[signal.Signals]:
 
 
 def explain_bind(exc: OSError, host: str, port: int) -> str:
-    """What to tell the user when ``bind`` failed."""
+    """What to tell the user when `bind` failed."""
     if exc.errno == errno.EADDRINUSE:
         return f"port {port} on {host} is taken; choose another with --port, or 0 for any free one"
     if exc.errno in (errno.EACCES, errno.EPERM):

@@ -7,7 +7,7 @@ import functools
 
 @functools.cache
 def package_version() -> str:
-    """The distribution's version, ``unknown`` for sources that were never installed."""
+    """The distribution's version, `unknown` for sources that were never installed."""
     # Imported late: the metadata machinery costs a gateway's start more than everything else of ours.
     from importlib.metadata import PackageNotFoundError, version
 

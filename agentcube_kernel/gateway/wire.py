@@ -23,9 +23,9 @@ _TEXT = (b"content-type", b"text/plain")
 
 @dataclass(slots=True, kw_only=True)
 class Answer:
-    """One response. ``stream`` replaces ``body`` when the content is not in memory.
+    """One response. `stream` replaces `body` when the content is not in memory.
 
-    ``compressible`` is False for what PicoD never compresses (its health route) and for partial content.
+    `compressible` is False for what PicoD never compresses (its health route) and for partial content.
     """
 
     status: int
@@ -45,7 +45,7 @@ class RouterError(Exception):
 
 
 class ManagerError(Exception):
-    """An error answer of the WorkloadManager, whose shape is ``{"message": …}``."""
+    """An error answer of the WorkloadManager, whose shape is `{"message": …}`."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -54,7 +54,7 @@ class ManagerError(Exception):
 
 
 class PicoError(Exception):
-    """An error answer of PicoD, whose shape is ``{"error": …, "code": status}``."""
+    """An error answer of PicoD, whose shape is `{"error": …, "code": status}`."""
 
     def __init__(self, status: int, error: str) -> None:
         super().__init__(error)
@@ -123,6 +123,11 @@ async def _compressed(stream: AsyncIterator[bytes], packer: zlib._Compress) -> A
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
+def whole_text(text: str) -> str:
+    """The text with lone surrogates, which JSON can spell, replaced as Go does."""
+    return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
+
+
 def decode_output(data: bytes) -> str:
     """Text as Go's JSON encoder makes it: each byte that is not UTF-8 becomes one U+FFFD."""
     try:
@@ -133,7 +138,7 @@ def decode_output(data: bytes) -> str:
 
 
 def rfc3339(nanoseconds: int) -> str:
-    """A time stamp with up to nine decimals and the local offset, as Go's ``time.Time`` marshals."""
+    """A time stamp with up to nine decimals and the local offset, as Go's `time.Time` marshals."""
     seconds, fraction = divmod(nanoseconds, 1_000_000_000)
     local = time.localtime(seconds)
     text = time.strftime("%Y-%m-%dT%H:%M:%S", local)
@@ -157,7 +162,7 @@ _TYPE_LETTERS = {
 
 
 def go_mode(mode: int) -> str:
-    """File mode bits as Go's ``FileMode.String`` writes them."""
+    """File mode bits as Go's `FileMode.String` writes them."""
     kind = _TYPE_LETTERS.get(stat.S_IFMT(mode), "")
     letters = ("d" if kind == "d" else "") + ("L" if kind == "L" else "")
     letters += {"D": "D", "Dc": "D", "p": "p", "S": "S"}.get(kind, "")
@@ -173,7 +178,7 @@ _TERM = re.compile(r"(\d+\.?\d*|\.\d+)([^\d.]*)")
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of a Go duration such as ``1h2m3.5s``; ValueError carries Go's message."""
+    """Seconds of a Go duration such as `1h2m3.5s`; ValueError carries Go's message."""
     rest = text[1:] if text[:1] in {"+", "-"} else text
     sign = -1.0 if text.startswith("-") else 1.0
     if rest == "0":

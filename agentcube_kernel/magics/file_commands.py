@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..arguments import remote_path
+from ..client.unpacking import is_file_name
 from ..errors import LocalFileError, OutsideWorkspaceError, RemoteFileError, RemoteFileNotFoundError
+from ..limits import DEFAULT_LIMITS
 from ..text import size
 from .command import Context, argument, command
+from .credentials import find_credential
 from .render import Line, Table
 from .usage import UsageError
 
@@ -22,13 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from ..client.code_interpreter import AsyncCodeInterpreterClient
-    from ..results import FileInfo
+    from ..results import FileInfo, Transferred
     from .render import Answer, Value
 
 OURS = ".agentcube-kernel"
 _GLOB = frozenset("*?[")
-# Names that Windows gives to devices, whatever follows the first dot.
-_DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10))})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -45,7 +46,7 @@ class Moved(Line):
         what = self.paths[0] if len(self.paths) == 1 else f"{len(self.paths)} things"
         count = "" if self.files == 1 and len(self.paths) == 1 else f" ({self.files} files)"
         left = (
-            f" Left out, since they lead out of the folder: {', '.join(self.skipped)}."
+            f" Left out, since they are no plain files or lead out of the folder: {', '.join(self.skipped)}."
             if self.skipped
             else ""
         )
@@ -88,15 +89,19 @@ _NAMED = argument("--in", dest="sandbox", metavar="NAME", help="a sandbox's name
 @command("put", completes="local")
 @argument("paths", nargs="+", metavar="LOCAL", help="files and folders of this machine; ~ and globs work")
 @argument("--to", metavar="REMOTE", help="where to; a folder if it ends with /")
+@argument("--yes", action="store_true", help="send what looks like a credential without asking")
 @_NAMED
 async def put(context: Context, args: argparse.Namespace) -> Answer:
     """Copy files and folders of this machine into a sandbox: `put LOCAL... [REMOTE]`.
 
     Of two or more paths the last one is where to, as with cp, unless --to says it. Without either, things keep their
-    names. Files of any size go in pieces, are verified, and appear under their names when they are whole.
+    names. Files of any size go in pieces, are verified, and appear under their names when they are whole. What looks
+    like a credential, such as ~/.ssh or a key outside the notebook's folder, is sent only after a yes.
     """
     words, target = _destination(args.paths, args.to, _is_local, "--to")
     sources = [path for word in words for path in _local(word)]
+    if not args.yes:
+        await _confirm_credentials(context, sources)
     entry = await context.default(args.sandbox)
     async with context.progress("Connecting") as progress:
         client = await entry.reach(progress.step)
@@ -115,16 +120,32 @@ async def put(context: Context, args: argparse.Namespace) -> Answer:
     )
 
 
+async def _confirm_credentials(context: Context, sources: list[str]) -> None:
+    """Ask about each credential. Raises UsageError unless all of them may be sent; nothing was sent then."""
+    for source in sources:
+        found = await asyncio.to_thread(find_credential, source, notebook_folder=os.getcwd())
+        if found is None:
+            continue
+        what = f"{found!r} looks like a credential, and code in the sandbox could read it"
+        if not context.host.allow_stdin:
+            raise UsageError(f"{what}. Nothing was sent. If it is meant to be there, add --yes.")
+        answer = await context.host.ask(f"{what}. Send it? [y/N] ")
+        if answer is None or answer.strip().lower() not in ("y", "yes"):
+            raise UsageError(f"Nothing was sent: {found!r} looks like a credential.")
+
+
 @command("get", completes="remote")
 @argument("paths", nargs="+", metavar="REMOTE", help="files and folders of the sandbox; globs work")
 @argument("--to", metavar="LOCAL", help="where to on this machine; a folder if it ends with /")
 @argument("--force", action="store_true", help="overwrite files that are there")
+@argument("--max-bytes", type=int, metavar="N", help="the most bytes to accept for each file or folder")
 @_NAMED
 async def get(context: Context, args: argparse.Namespace) -> Answer:
     """Copy files and folders of a sandbox to this machine: `get REMOTE... [LOCAL]`.
 
     Of two or more paths the last one is where to, as with cp, unless --to says it. Without either, things land in the
-    current folder under their own names. Nothing that the sandbox says decides on more than a name in that folder.
+    current folder under their own names. Nothing that the sandbox says decides on more than a name in that folder. A
+    file that turns out much larger than in its listing, and a folder of more than 16 GiB, needs --max-bytes.
     """
     words, target = _destination(args.paths, args.to, lambda last: any(c in _GLOB for c in last), "--to")
     entry = await context.default(args.sandbox)
@@ -135,10 +156,9 @@ async def get(context: Context, args: argparse.Namespace) -> Answer:
         if not args.force:
             _refuse_to_overwrite(plan)
         done = []
-        for (path, is_dir), where in plan:
-            progress.title(f"Getting {path}")
-            fetch = client.download_folder if is_dir else client.download_file
-            done.append(await fetch(path, where, progress=progress.bytes))
+        for found, where in plan:
+            progress.title(f"Getting {found.path}")
+            done.append(await _fetch(client, found, where, progress.bytes, args.max_bytes))
     return Moved(
         verb="Got",
         paths=tuple(where for _, where in plan),
@@ -146,6 +166,28 @@ async def get(context: Context, args: argparse.Namespace) -> Answer:
         size=sum(item.size for item in done),
         skipped=tuple(name for item in done for name in item.skipped),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """A file or folder of the sandbox, with the size in its listing."""
+
+    path: str
+    is_dir: bool
+    size: int = 0
+
+
+async def _fetch(
+    client: AsyncCodeInterpreterClient,
+    found: _Found,
+    where: str,
+    progress: Callable[[int, int | None], object],
+    max_bytes: int | None,
+) -> Transferred:
+    if found.is_dir:
+        return await client.download_folder(found.path, where, progress=progress, max_bytes=max_bytes)
+    ceiling = DEFAULT_LIMITS.file_ceiling(found.size) if max_bytes is None else max_bytes
+    return await client.download_file(found.path, where, progress=progress, max_bytes=ceiling)
 
 
 @command("ls", completes="remote")
@@ -228,20 +270,20 @@ async def _is_remote_folder(client: AsyncCodeInterpreterClient, target: str, *, 
     return True
 
 
-async def _remote(client: AsyncCodeInterpreterClient, word: str) -> list[tuple[str, bool]]:
-    """The paths that a word means, and whether each is a folder."""
+async def _remote(client: AsyncCodeInterpreterClient, word: str) -> list[_Found]:
+    """The files and folders that a word means."""
     path = _workspace_path(word)
     if path == ".":
-        return [(".", True)]
+        return [_Found(path=".", is_dir=True)]
     if any(c in _GLOB for c in path):
         found = await _matching(client, path)
         if found:
-            return [(match, info.is_dir) for match, info in found]
+            return [_Found(path=match, is_dir=info.is_dir, size=info.size) for match, info in found]
     else:
         parent, name = posixpath.split(path)
         for info in await client.list_files(parent or "."):
             if info.name == name:
-                return [(path, info.is_dir)]
+                return [_Found(path=path, is_dir=info.is_dir, size=info.size)]
     raise RemoteFileNotFoundError(
         f"There is no {word!r} in the sandbox; `%sandbox ls` shows what there is.",
         path=word,
@@ -259,22 +301,13 @@ async def _matching(client: AsyncCodeInterpreterClient, pattern: str) -> list[tu
                 continue
             for info in await client.list_files(folder or "."):
                 hidden = info.name.startswith(".") and not part.startswith(".")
-                if not hidden and _is_harmless(info.name) and fnmatch.fnmatchcase(info.name, part):
+                if not hidden and is_file_name(info.name) and fnmatch.fnmatchcase(info.name, part):
                     level.append((posixpath.join(folder, info.name), info))
         found = level
     return [(path, info) for path, info in found if info is not None]
 
 
-def _is_harmless(name: str) -> bool:
-    """Whether a name from a sandbox is a file name and nothing more, on this machine too."""
-    if name in ("", ".", "..") or any(c in name for c in "/\0") or os.sep in name:
-        return False
-    if os.name == "nt":
-        return not any(c in name for c in '<>:"|?*\\') and name.split(".")[0].rstrip().lower() not in _DEVICES
-    return True
-
-
-def _plan_local(sources: list[tuple[str, bool]], target: str) -> list[tuple[tuple[str, bool], str]]:
+def _plan_local(sources: list[_Found], target: str) -> list[tuple[_Found, str]]:
     place = os.path.expanduser(target)
     folder = os.path.isdir(place) or target.endswith(("/", os.sep)) or len(sources) > 1
     if len(sources) > 1 and not os.path.isdir(place) and not target.endswith(("/", os.sep)):
@@ -283,12 +316,12 @@ def _plan_local(sources: list[tuple[str, bool]], target: str) -> list[tuple[tupl
         )
     plan = []
     for source in sources:
-        name = posixpath.basename(source[0])
-        if source[0] == ".":
+        name = posixpath.basename(source.path)
+        if source.path == ".":
             where = place
-        elif not _is_harmless(name):
+        elif not is_file_name(name):
             raise OutsideWorkspaceError(
-                f"{name!r} cannot be a file's name on this machine; give it one with --to.", path=source[0]
+                f"{name!r} cannot be a file's name on this machine; give it one with --to.", path=source.path
             )
         else:
             where = os.path.join(place, name) if folder else place
@@ -296,11 +329,11 @@ def _plan_local(sources: list[tuple[str, bool]], target: str) -> list[tuple[tupl
     return plan
 
 
-def _refuse_to_overwrite(plan: list[tuple[tuple[str, bool], str]]) -> None:
-    for (path, is_dir), where in plan:
-        if path == "." or not os.path.lexists(where):
+def _refuse_to_overwrite(plan: list[tuple[_Found, str]]) -> None:
+    for found, where in plan:
+        if found.path == "." or not os.path.lexists(where):
             continue
-        what = "files in it may be overwritten" if is_dir else "it would be overwritten"
+        what = "files in it may be overwritten" if found.is_dir else "it would be overwritten"
         raise LocalFileError(
             f"{where!r} is on this machine already, and {what}. Add --force to allow that, or give another place "
             "with --to.",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ..text import size
 from .command import Context, argument, command
 from .render import Line
+from .settable import check_settable
 from .usage import UsageError
 from .variables import SandboxVariables, send
 
@@ -77,6 +78,7 @@ async def pull(context: Context, args: argparse.Namespace) -> Answer:
     Plain data, NumPy arrays and pandas frames travel in formats that carry no code. All are sent or none.
     """
     names = _names(args.names)
+    check_settable(names.values())
     target = context.variables
     entry = await context.default(args.source)
     if args.pickle and not isinstance(target, SandboxVariables):

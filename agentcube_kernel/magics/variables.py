@@ -8,14 +8,18 @@ import contextlib
 import json
 import os
 import tempfile
+import threading
 import uuid
 from dataclasses import dataclass
-from importlib import resources
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import ResponseError, SandboxError
+from ..limits import DEFAULT_LIMITS
 from ..text import did_you_mean
+from ..text import size as text_size
 from . import codec
+from .codec.shipping import expression
+from .settable import check_settable
 from .usage import UsageError
 
 if TYPE_CHECKING:
@@ -66,8 +70,17 @@ class Variables(Protocol):
             TransferRefusedError: one of them cannot be sent.
         """
 
-    async def load(self, path: str, terms: Terms, progress: Progress, *, key: str | None = None) -> None:
-        """Set the variables of a local file; with `key`, as that item of a dictionary of the variable's name."""
+    async def load(
+        self, path: str, names: Sequence[str], terms: Terms, progress: Progress, *, key: str | None = None
+    ) -> None:
+        """Set these variables, and no others, from a local file.
+
+        With `key` each becomes that item of a dictionary of its name.
+
+        Raises:
+            UsageError: a name must not be set.
+            TransferRefusedError: the file lacks one of them, or cannot be read; nothing was set.
+        """
 
     async def start_collecting(self, name: str) -> None:
         """Set a variable to an empty dictionary, for items to come."""
@@ -100,17 +113,25 @@ class LocalVariables:
             raise TransferRefusedError(f"Nothing was sent. {error}.") from None
         return Dumped(size=done["size"], pickled=tuple(done["pickled"]))
 
-    async def load(self, path: str, terms: Terms, progress: Progress, *, key: str | None = None) -> None:
+    async def load(
+        self, path: str, names: Sequence[str], terms: Terms, progress: Progress, *, key: str | None = None
+    ) -> None:
+        check_settable(names)
+        stop = threading.Event()
+
         def load() -> dict[str, Any]:
             with open(path, "rb") as file:
-                return codec.Decoder(file, pickle=terms.pickle).read()
+                return codec.Decoder(file, pickle=terms.pickle, stop=stop).read(names)
 
         try:
             codec.store(self._namespace, await asyncio.to_thread(load), key)
         except codec.CodecError as error:
             raise TransferRefusedError(f"What the sandbox sent cannot be read: {error}.") from None
+        finally:
+            stop.set()
 
     async def start_collecting(self, name: str) -> None:
+        check_settable([name])
         self._namespace[name] = {}
 
 
@@ -159,15 +180,27 @@ class SandboxVariables:
                     f"Nothing was sent. In {self.title}: {str(reply['error'])[:2000]}.",
                     session_id=self._entry.session_id,
                 )
+            size = _announced(reply)
+            if size > DEFAULT_LIMITS.pull_bytes:
+                raise TransferRefusedError(
+                    f"The variables take {text_size(size)}, more than the {text_size(DEFAULT_LIMITS.pull_bytes)} that "
+                    "are pulled. Pull fewer at a time, or write them to a file and `%sandbox get` it.",
+                    session_id=self._entry.session_id,
+                )
             sandbox = await self._entry.open(self._on_step)
-            done = await sandbox.client.download_file(relative, path, progress=progress)
+            done = await sandbox.client.download_file(
+                relative, path, progress=progress, max_bytes=max(size, 1)
+            )
         return Dumped(size=done.size, pickled=tuple(_texts(reply.get("pickled"))))
 
-    async def load(self, path: str, terms: Terms, progress: Progress, *, key: str | None = None) -> None:
+    async def load(
+        self, path: str, names: Sequence[str], terms: Terms, progress: Progress, *, key: str | None = None
+    ) -> None:
         async with self._remote_file() as (relative, absolute):
             sandbox = await self._entry.open(self._on_step)
             await sandbox.client.upload_file(path, relative, mode="0600", progress=progress)
-            reply = await self._ask({"do": "load", "path": absolute, "pickle": terms.pickle, "key": key})
+            order = {"do": "load", "path": absolute, "names": list(names)}
+            reply = await self._ask({**order, "pickle": terms.pickle, "key": key})
             if "error" in reply:
                 raise TransferRefusedError(
                     f"The variables could not be set in {self.title}: {str(reply['error'])[:2000]}.",
@@ -196,12 +229,8 @@ class SandboxVariables:
 
 async def ask_codec(sandbox: AsyncSandbox, request: Mapping[str, Any]) -> dict[str, Any]:
     """Run the codec in the sandbox. It waits for the cell that runs there, and leaves no name behind."""
-    source = resources.files(__package__).joinpath("codec.py").read_text(encoding="utf-8")
-    scope = "{'__name__': 'agentcube_variables', 'shell': __import__('IPython').get_ipython()}"
-    call = f"n['answer'](n['shell'].user_ns, {dict(request)!r})"
-    expression = f"(lambda n: exec({source!r}, n) or {call})({scope})"
     result = await sandbox.run_cell(
-        "pass", silent=True, store_history=False, user_expressions={"r": expression}
+        "pass", silent=True, store_history=False, user_expressions={"r": expression(request)}
     )
     value = result.user_expressions.get("r")
     try:
@@ -254,7 +283,7 @@ async def send(
     with _scratch_file() as path:
         dumped = await source.dump(names, path, terms, progress)
         for target in targets:
-            await target.load(path, terms, progress)
+            await target.load(path, list(names.values()), terms, progress)
     return dumped
 
 
@@ -278,7 +307,8 @@ async def bring_back(
         terms = Terms(arrow=arrow, pickle=pickle)
         with _scratch_file() as path:
             await source.dump_output(number, name, path, terms, progress)
-            await target.load(path, terms, progress, key=source.entry.name if several else None)
+            key = source.entry.name if several else None
+            await target.load(path, [name], terms, progress, key=key)
 
 
 def _local_arrow() -> bool:
@@ -291,6 +321,12 @@ def _missing(names: Sequence[str], where: str, known: Sequence[str]) -> UsageErr
     what = "is no variable" if len(names) == 1 else "are no variables"
     hint = did_you_mean(names[0], [name for name in known if not name.startswith("_")])
     return UsageError(f"There {what} {', '.join(map(repr, names))} {where}; nothing was sent.{hint}")
+
+
+def _announced(reply: Mapping[str, Any]) -> int:
+    """The size of the file that the sandbox says it has written; it may not turn out larger."""
+    size = reply.get("size")
+    return size if isinstance(size, int) and size >= 0 else 0
 
 
 def _texts(value: object) -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from ..arguments import check_timeout, remote_file_path, remote_path
+from ..limits import DEFAULT_LIMITS
 from ..timings import Timings
 from . import answers
 from .endpoints import SESSION_HEADER, InvocationEndpoint
@@ -162,13 +163,15 @@ class DataPlane:
 
         Raises:
             RemoteFileError: there is no such folder, or it cannot be read.
+            ResponseError: the listing has more than 200,000 entries or 64 MiB.
         """
         target = remote_path(path, name="path", session_id=self.session_id)
         return await self._server.send(
             "GET",
             f"{self._files_url}?path={quote(target)}",
-            read=lambda answer: self._picod.read_listing(answer, path),
+            read=lambda answer: self._picod.read_listing(answer, path, DEFAULT_LIMITS.listing_entries),
             timeout=self.timeout,
+            largest=DEFAULT_LIMITS.listing_bytes,
         )
 
     @contextlib.asynccontextmanager

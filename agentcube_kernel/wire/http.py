@@ -65,6 +65,8 @@ class HttpRequest:
     """Seconds without a byte from the server, and for the whole exchange; None for no limit."""
     credential: Secret | None = None
     """The bearer token to send."""
+    largest: int = MAX_ANSWER_BYTES
+    """The most bytes that a whole answer may have; a stream has no limit here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,18 +255,26 @@ async def _pieces(
 ) -> AsyncIterator[bytes]:
     """The body as it comes, bounded in size and time unless it is a stream. Raises when it ends early."""
     library = http_library()
-    source = response.aiter_bytes() if "content-encoding" in response.headers else response.stream
+    encoding = response.headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        # Only identity is ever asked for. A few kilobytes of gzip can unpack to gigabytes.
+        raise ResponseError(
+            f"The answer from {request.url} has the encoding {encoding[:40]!r}, which was not asked for.",
+            status=response.status_code,
+            delivery=Delivery.DELIVERED,
+            url=request.url,
+        )
     deadline = math.inf
     if bounded and request.timeout is not None:
         # A caller has stopped waiting by then; a body that drips on must not hold its connection for ever.
         deadline = asyncio.get_running_loop().time() + request.timeout + 1
     received = 0
     try:
-        async for piece in source:  # type: ignore[union-attr]  # always asynchronous here
+        async for piece in response.stream:  # type: ignore[union-attr]  # always asynchronous here
             received += len(piece)
-            if bounded and received > MAX_ANSWER_BYTES:
+            if bounded and received > request.largest:
                 raise ResponseError(
-                    f"The answer from {request.url} is larger than {MAX_ANSWER_BYTES >> 20} MiB.",
+                    f"The answer from {request.url} is larger than {request.largest >> 20} MiB.",
                     status=response.status_code,
                     delivery=Delivery.DELIVERED,
                     url=request.url,

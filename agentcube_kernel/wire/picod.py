@@ -50,13 +50,15 @@ class PicoD:
             raise file_error(answer, self.endpoint, self.session_id, path)
         return answer
 
-    def read_listing(self, answer: HttpAnswer, path: str) -> list[FileInfo]:
+    def read_listing(self, answer: HttpAnswer, path: str, most: int) -> list[FileInfo]:
         content = answers.json_object(self.check_file(answer, path), session_id=self.session_id)
         entries = content.get("files")
         if entries is None:
             entries = []
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise answers.wrong_shape(answer, "an object with a list of 'files'", session_id=self.session_id)
+        if len(entries) > most:
+            raise answers.wrong_shape(answer, f"at most {most} files", session_id=self.session_id)
         return [self._file_info(entry, answer) for entry in entries]
 
     def _file_info(self, entry: dict[str, Any], answer: HttpAnswer) -> FileInfo:

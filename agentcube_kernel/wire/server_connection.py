@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from .auth import Authorizer
 from .endpoints import SESSION_HEADER
-from .http import Connections, HttpAnswer, HttpRequest
+from .http import MAX_ANSWER_BYTES, Connections, HttpAnswer, HttpRequest
 
 if TYPE_CHECKING:
     import asyncio
@@ -53,22 +53,24 @@ class ServerConnection:
         headers: tuple[tuple[str, str], ...] = (),
         timeout: float | None,
         on_abandon: Callable[[asyncio.Task[HttpAnswer]], None] | None = None,
+        largest: int = MAX_ANSWER_BYTES,
     ) -> T:
         """Make one exchange and return what `read` makes of its answer.
 
         `read` gets the answer whatever its status, and raises what is wrong with it. `timeout` is in seconds; None
-        is no limit. `on_abandon` is called with the exchange's task when the call ends before the exchange does.
+        is no limit. An answer of more than `largest` bytes is a ResponseError. `on_abandon` is called with the
+        exchange's task when the call ends before the exchange does.
 
         Raises:
             AgentCubeError: what `read` raised, or why there was no answer.
         """
         token = await self._authorizer.token()
-        request = HttpRequest(method, url, self._headers + headers, body, timeout, token)
+        request = HttpRequest(method, url, self._headers + headers, body, timeout, token, largest)
         answer = await self.connections.exchange(request, on_abandon=on_abandon)
         if self._refused(answer) and self._authorizer.invalidate(token):
             logger.debug("401 from %s, trying once more with a new token", url)
             token = await self._authorizer.token()
-            request = HttpRequest(method, url, self._headers + headers, body, timeout, token)
+            request = HttpRequest(method, url, self._headers + headers, body, timeout, token, largest)
             answer = await self.connections.exchange(request, on_abandon=on_abandon)
         return read(answer)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from agentcube_kernel import (
     RemoteIsADirectoryError,
     RemoteNotADirectoryError,
     RemoteStorageError,
+    ResponseError,
     TransferError,
 )
 from tests.client.stub import Request, from_sandbox, ran, stub
@@ -308,6 +311,34 @@ async def test_links_out_of_a_downloaded_folder(client: AsyncCodeInterpreterClie
     assert sorted(path.name for path in (tmp_path / "f").iterdir()) == ["ok"]
 
 
+async def test_listing_without_end() -> None:
+    """A listing above its ceiling is an error, not a list."""
+    entry = {"name": "f", "size": 1, "modified": "", "mode": "-rw-r--r--", "is_dir": False}
+    body = b'{"files":[' + b",".join([json.dumps(entry).encode()] * 200_001) + b"]}"
+
+    async with (
+        stub(lambda request: from_sandbox(200, body)) as router,
+        AsyncCodeInterpreterClient(router_url=router.url, session_id="s-1") as client,
+    ):
+        with pytest.raises(ResponseError, match="at most 200000 files"):
+            await client.list_files()
+
+
+async def test_encoding_that_was_not_asked_for(tmp_path: Path) -> None:
+    """A compressed answer is refused before anything is unpacked, whole or as a stream."""
+    bomb = gzip.compress(bytes(10_000_000))
+
+    async with (
+        stub(lambda request: from_sandbox(200, bomb, headers={"content-encoding": "gzip"})) as router,
+        AsyncCodeInterpreterClient(router_url=router.url, session_id="s-1") as client,
+    ):
+        with pytest.raises(ResponseError, match="'gzip', which was not asked for"):
+            await client.read_file("f")
+        with pytest.raises(ResponseError, match="'gzip', which was not asked for"):
+            await client.download_file("f", str(tmp_path / "f"))
+    assert list(tmp_path.iterdir()) == []
+
+
 async def test_full_disk_in_the_sandbox() -> None:
     """A sandbox without space is named as the cause, and the hidden pieces are removed."""
     removed = []
@@ -332,12 +363,12 @@ async def test_full_disk_here(client: AsyncCodeInterpreterClient) -> None:
     """A local disk that is full is a local error that says so."""
     if not os.path.exists("/dev/full"):
         pytest.skip("there is no /dev/full")
-    from agentcube_kernel.client.downloads import Download
+    from agentcube_kernel.client.downloads import Download, file_ceiling
 
     await client.write_file("x" * 100_000, "file")
     full = Path("/dev/full").open("wb", buffering=0)  # noqa: ASYNC230, SIM115 - a device
     with full, pytest.raises(LocalFileError, match="No space left"):
-        await Download(client.data_plane.wire, "file", full, "/dev/full", None).run()
+        await Download(client.data_plane.wire, "file", full, "/dev/full", None, file_ceiling(None)).run()
 
 
 async def test_local_folder_without_permission(client: AsyncCodeInterpreterClient, tmp_path: Path) -> None:

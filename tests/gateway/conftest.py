@@ -15,6 +15,7 @@ import httpx
 import psutil
 import pytest
 
+from agentcube_kernel.gateway.isolation import Isolation
 from tests.endpoints import Endpoint, start_embedded
 
 BASE = "/v1/namespaces/default/code-interpreters/my-interpreter/invocations"
@@ -69,6 +70,11 @@ class Session:
     def sh(self, script: str, **fields: Any) -> dict[str, Any]:
         return self.execute("sh", "-c", script, **fields)
 
+    def start(self, script: str) -> int:
+        """Run a script that prints the number of a process in the sandbox; its number here."""
+        pid = int(self.sh(script)["stdout"])
+        return host_pid(pid, self.sh("readlink /proc/self/ns/pid")["stdout"].strip())
+
     def delete(self) -> httpx.Response:
         return self.server.http.delete(f"/v1/code-interpreter/sessions/{self.id}")
 
@@ -104,10 +110,16 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Start:
     return run
 
 
-@pytest.fixture(scope="module")
-def server(start: Start) -> Iterator[Server]:
-    """The gateway that the tests of a module share."""
-    with start() as running:
+WORKS = bool(Isolation.choose(None))
+needs_bubblewrap = pytest.mark.skipif(not WORKS, reason="bubblewrap is not installed, or not allowed here")
+
+
+@pytest.fixture(
+    scope="module", params=["0", pytest.param("1", marks=needs_bubblewrap)], ids=["plain", "bubblewrap"]
+)
+def server(start: Start, request: pytest.FixtureRequest) -> Iterator[Server]:
+    """The gateway that the tests of a module share, without bubblewrap and with it."""
+    with start(AGENTCUBE_GATEWAY_BUBBLEWRAP=request.param) as running:
         yield running
 
 
@@ -117,6 +129,19 @@ def session(server: Server) -> Iterator[Session]:
     created = server.create()
     yield created
     created.delete()
+
+
+def host_pid(pid: int, namespace: str) -> int:
+    """The number here of a process with the number `pid` in a namespace of processes, as /proc/self/ns/pid names it."""
+    if not namespace or namespace == os.readlink("/proc/self/ns/pid"):
+        return pid
+    for process in psutil.process_iter():
+        with contextlib.suppress(OSError):
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            numbers = next(line for line in status.splitlines() if line.startswith("NSpid:")).split()
+            if numbers[-1] == str(pid) and os.readlink(f"/proc/{process.pid}/ns/pid") == namespace:
+                return process.pid
+    raise AssertionError(f"there is no process {pid} in {namespace}")
 
 
 def eventually(look: Callable[[], object], timeout: float = 10.0) -> bool:

@@ -128,6 +128,43 @@ def test_what_is_not_routed(server: Server, method: str, path: str) -> None:
     assert answer.headers["content-type"] == "text/plain"
 
 
+ROUTES = [
+    ("GET", "/health"),
+    ("GET", "/health/live"),
+    ("GET", "/health/gateway?nonce=nnnnnnnnnnnnnnnnnnnn"),
+    ("POST", "/v1/code-interpreter"),
+    ("DELETE", "/v1/code-interpreter/sessions/x"),
+    ("GET", "/v1/namespaces/default/code-interpreters/x/invocations/health"),
+    ("GET", "/nothing"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"host": "evil.example"},
+        {"host": "evil.example:80"},
+        {"host": ""},
+        {"origin": "https://evil.example"},
+        {"origin": "http://127.0.0.1.evil.example"},
+        {"origin": "null"},
+        {"origin": "file://localhost"},
+    ],
+    ids=str,
+)
+def test_web_pages_of_other_machines(server: Server, method: str, path: str, headers: dict[str, str]) -> None:
+    """A foreign Host or Origin is turned away on every route, with the token too."""
+    answer = server.http.request(method, path, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (403, "FORBIDDEN")
+
+
+@pytest.mark.parametrize("origin", ["http://localhost:8888", "http://127.0.0.1", "https://[::1]:1"])
+def test_web_pages_of_this_machine(server: Server, origin: str) -> None:
+    """An Origin of this machine is no reason to refuse."""
+    assert server.http.get("/health", headers={"origin": origin}).status_code == 200
+
+
 def test_restricted_names(start: Any) -> None:
     """A gateway can be told which interpreters exist."""
     with start(AGENTCUBE_GATEWAY_INTERPRETERS="my-interpreter, team/other") as server:

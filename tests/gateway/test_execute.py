@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from .conftest import Server, Session, alive, eventually
+from .conftest import Server, Session, eventually
 
 
 def test_result_shape(session: Session) -> None:
@@ -124,13 +124,20 @@ def test_no_time_at_all(session: Session, timeout: str, words: str) -> None:
     assert session.execute("ls")["stdout"] == ""
 
 
+def test_fields_are_read_as_go_reads_them(session: Session) -> None:
+    """The case of a field's name does not matter, the last one counts, and lone surrogates become U+FFFD."""
+    body = b'{"command": ["false"], "Command": ["printf", "a\\ud800z"], "ENV": {"X": "1"}}'
+    answer = session.request("POST", "/api/execute", content=body).json()
+    assert (answer["stdout"], answer["exit_code"]) == ("a\ufffdz", 0)
+
+
 def test_timeout_kills_the_process_group(session: Session) -> None:
     """Children of a timed-out command die with it, those in the background too."""
     result = session.sh("sleep 60 & echo $!; sleep 60", timeout="500ms")
     assert result["exit_code"] == 124
     assert result["duration"] < 3
-    child = int(result["stdout"])
-    assert eventually(lambda: not alive(child))
+    child = result["stdout"].strip()
+    assert eventually(lambda: session.execute("kill", "-0", child)["exit_code"] != 0)
 
 
 def test_timeout_does_not_wait_for_who_left_the_group(session: Session) -> None:
@@ -157,7 +164,7 @@ def test_detached_process_outlives_its_call(session: Session) -> None:
     for _ in range(3):
         assert session.sh(f"kill -0 {pid} && test -e /proc/{pid} || ps -p {pid}")["exit_code"] == 0
     assert session.execute("kill", pid)["exit_code"] == 0
-    assert eventually(lambda: not alive(int(pid)))
+    assert eventually(lambda: session.execute("kill", "-0", pid)["exit_code"] != 0)
 
 
 def test_calls_share_fifos(session: Session) -> None:

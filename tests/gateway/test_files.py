@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .conftest import Session
+from .conftest import Session, eventually
 
 
 def put(session: Session, path: str, content: bytes, **fields: Any) -> Any:
@@ -132,6 +133,70 @@ def test_links_inside_are_followed(session: Session) -> None:
     put(session, "real/f", b"content")
     session.execute("ln", "-s", "real", "link")
     assert session.request("GET", "/api/files/link/f").content == b"content"
+
+
+EXCHANGE = """
+import ctypes, os, sys
+out = sys.argv[1]
+for name, target in (("d", out), ("f", out + "/victim")):
+    os.symlink(target, name + ".link")
+os.mkdir("d")
+for name in ("d/victim", "f"):
+    open(name, "w").write("mine")
+libc = ctypes.CDLL(None)
+open("ready", "w").close()
+while os.path.exists("go"):
+    for name in (b"d", b"f"):
+        libc.renameat2(-100, name, -100, name + b".link", 2)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="exchanging two names is Linux's")
+def test_exchanging_links_does_not_lead_outside(session: Session, tmp_path: Path) -> None:
+    """However often folders and links change places meanwhile, nothing outside is read, listed or written."""
+    (tmp_path / "victim").write_text("secret")
+    put(session, "exchange.py", EXCHANGE.encode())
+    session.sh(f"touch go; setsid python3 exchange.py {tmp_path} </dev/null >/dev/null 2>&1 &")
+    assert eventually(lambda: session.execute("test", "-e", "ready")["exit_code"] == 0)
+    statuses = set()
+    ends = time.monotonic() + 3
+    while time.monotonic() < ends:
+        for path in ("d/victim", "f", "d/new"):
+            statuses.add(put(session, path, b"mine").status_code)
+        for path in ("d/victim", "f"):
+            answer = session.request("GET", f"/api/files/{path}")
+            statuses.add(answer.status_code)
+            assert b"secret" not in answer.content
+        listing = session.request("GET", "/api/files", params={"path": "d"})
+        assert listing.status_code != 200 or tmp_path.name not in listing.text
+    session.sh("rm go")
+    assert {200, 400} <= statuses <= {200, 400, 404, 500}
+    assert [(item.name, item.read_text()) for item in tmp_path.iterdir()] == [("victim", "secret")]
+
+
+def test_the_workspace_itself_exchanged(session: Session, tmp_path: Path) -> None:
+    """A link in the place of the whole workspace leads nowhere: the files stay those of the session."""
+    put(session, "f", b"mine")
+    folder = session.workspace.parent
+    session.sh(f"cd ..; mv workspace moved; ln -s {tmp_path} workspace")
+    assert put(session, "g", b"written").status_code == 200
+    assert list(tmp_path.iterdir()) == []
+    assert (folder / "moved" / "g").read_bytes() == b"written"
+    assert session.request("GET", "/api/files/f").content == b"mine"
+
+
+@pytest.mark.parametrize("depth", [1, 30])
+def test_links_of_links(session: Session, depth: int) -> None:
+    """Chains of links, absolute ones and those with dots are followed as long as they stay inside."""
+    put(session, "a/b/f", b"content")
+    session.sh(
+        f"ln -s $PWD/a l0; for n in $(seq {depth}); do ln -s l$((n - 1)) l$n; done; ln -s ../../a/./b a/b/up"
+    )
+    assert session.request("GET", f"/api/files/l{depth}/b/up/up/f").content == b"content"
+    assert put(session, f"l{depth}/b/up/new/g", b"x").json()["path"] == "a/b/new/g"
+    session.sh("ln -s loop loop; ln -s ../.. a/out")
+    for path in ("loop", "loop/x", "a/out", "a/out/x"):
+        assert put(session, path, b"x").status_code == 400
 
 
 def test_listing(session: Session) -> None:

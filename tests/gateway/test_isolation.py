@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,12 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from agentcube_kernel.gateway.isolation import Isolation
-
-from .conftest import Server, Session, Start, alive, eventually
-
-works = bool(Isolation.choose(None))
-needs_bubblewrap = pytest.mark.skipif(not works, reason="bubblewrap is not installed, or not allowed here")
+from .conftest import WORKS, Server, Session, Start, eventually, needs_bubblewrap
 
 
 @pytest.fixture(scope="module")
@@ -35,16 +31,44 @@ def session(isolated: Server) -> Iterator[Session]:
 
 
 @needs_bubblewrap
-def test_the_host_is_read_only(session: Session, tmp_path: Path) -> None:
-    """Outside its folder and /tmp a command writes nothing, and /tmp is its own."""
+def test_the_host_is_out_of_reach(session: Session, tmp_path: Path) -> None:
+    """Outside its folder and /tmp a command writes nothing, /tmp is its own, and nobody's home is there."""
     outside = Path(sys.prefix) / "written"
-    result = session.sh(f"touch {outside} /etc/written; touch /tmp/mine ok; ls /tmp")
+    result = session.sh(f"touch {outside} /etc/written /usr/written /written; touch /tmp/mine ok; ls /tmp")
     assert not outside.exists()
     assert not os.path.exists("/tmp/mine")
-    assert result["stderr"].count("Read-only file system") == 2
+    assert result["stderr"].count("Read-only file system") == 4
     assert "mine" in result["stdout"].split()
     assert tmp_path.name not in result["stdout"]
     assert session.execute("ls")["stdout"] == "ok\n"
+    for hidden in (Path(__file__), Path("/etc/shadow"), Path("/etc/machine-id"), Path("/var/log"), tmp_path):
+        assert session.execute("ls", str(hidden))["exit_code"] != 0, hidden
+
+
+@needs_bubblewrap
+def test_processes_of_the_host_are_out_of_reach(isolated: Server, session: Session) -> None:
+    """No process of the host can be seen, read or signalled; there is no way through /proc/PID/root."""
+    script = "ls -d /proc/[0-9]* | wc -l; cat /proc/*/environ | tr '\\0' '\\n' | grep -c GATEWAY; ls /proc/1/root/root"
+    lines = session.sh(script)["stdout"].split()
+    assert int(lines[0]) < 10
+    assert lines[1] == "0"
+    assert len(lines) == 2
+    assert session.execute("kill", "-9", str(isolated.process.pid))["exit_code"] != 0
+    assert isolated.process.is_running()
+
+
+@needs_bubblewrap
+def test_root_has_no_powers(session: Session) -> None:
+    """Commands have no capabilities and cannot get any, though they see themselves as root."""
+    status = session.execute("cat", "/proc/self/status")["stdout"]
+    assert "CapEff:\t0000000000000000" in status
+    assert "CapPrm:\t0000000000000000" in status
+    assert "CapBnd:\t0000000000000000" in status
+    assert session.execute("id", "-un")["stdout"] == "root\n"
+    assert session.sh("mount -o remount,rw,bind /usr || umount /usr")["exit_code"] != 0
+    nested = session.sh("unshare -Urm sh -c 'mount -o remount,rw,bind /usr && touch /usr/written'")
+    assert nested["exit_code"] != 0
+    assert not os.path.exists("/usr/written")
 
 
 @needs_bubblewrap
@@ -59,7 +83,7 @@ def test_sandboxes_do_not_see_each_other(isolated: Server, session: Session) -> 
 @needs_bubblewrap
 def test_python_and_its_packages_are_there(session: Session) -> None:
     """The user's Python works, and what pip installs would go to a folder of the sandbox's own."""
-    script = "import sys, httpx; print(sys.prefix)"
+    script = "import sys, httpx, ssl, os, pwd; ssl.create_default_context(); print(sys.prefix)"
     assert session.execute("python3", "-c", script)["stdout"].strip() == sys.prefix
     script = 'mkdir -p "$PIP_TARGET" && echo "x = 5" > "$PIP_TARGET/mine.py" && python3 -c "import mine; print(mine.x)"'
     assert session.sh(script)["stdout"] == "5\n"
@@ -78,7 +102,7 @@ def test_calls_see_each_others_processes_and_fifos(session: Session) -> None:
     assert eventually(lambda: session.sh("cat got")["stdout"] == "through\n")
     sleeper = session.sh("setsid sleep 300 </dev/null >/dev/null 2>&1 & echo $!")["stdout"].strip()
     assert session.execute("kill", sleeper)["exit_code"] == 0
-    assert eventually(lambda: not alive(int(sleeper)))
+    assert eventually(lambda: session.execute("kill", "-0", sleeper)["exit_code"] != 0)
 
 
 @needs_bubblewrap
@@ -103,7 +127,7 @@ def test_exit_codes_timeouts_and_folders(session: Session) -> None:
     assert session.sh("kill -9 $$")["exit_code"] == -1
     result = session.sh("sleep 60 & echo $!; wait", timeout="400ms")
     assert result["exit_code"] == 124
-    assert eventually(lambda: not alive(int(result["stdout"])))
+    assert eventually(lambda: session.execute("kill", "-0", result["stdout"].strip())["exit_code"] != 0)
     assert session.execute("pwd", working_dir="a/b")["stdout"].strip() == f"{session.workspace}/a/b"
     assert session.execute("printf", "%s.", "--wd=x", "", "a b")["stdout"] == "--wd=x..a b."
 
@@ -122,6 +146,44 @@ def test_delete_leaves_nothing(isolated: Server) -> None:
         return [child for child in isolated.process.children(True) if child.pid not in before]
 
     assert eventually(lambda: not left())
+
+
+@pytest.mark.parametrize("wanted", ["0", "1"])
+def test_what_is_in_force_is_told(start: Start, wanted: str) -> None:
+    """The gateway names the isolation in force beside its proof of knowing the token."""
+    if wanted == "1" and not WORKS:
+        pytest.skip("bubblewrap is not installed, or not allowed here")
+    with start(AGENTCUBE_GATEWAY_BUBBLEWRAP=wanted) as server:
+        answer = server.anonymous("GET", "/health/gateway", params={"nonce": "n" * 32}).json()
+    assert answer["isolation"] == ("bubblewrap" if wanted == "1" else "none")
+
+
+@needs_bubblewrap
+@pytest.mark.parametrize("demanded", [False, True])
+def test_bubblewrap_disappears(start: Start, tmp_path: Path, demanded: bool) -> None:
+    """A gateway whose bubblewrap is removed looks again: it goes on without it, or says what is wrong."""
+    for name in ("bwrap", "nsenter", "setpriv"):
+        (tmp_path / name).symlink_to(str(shutil.which(name)))
+    others = [folder for folder in os.environ["PATH"].split(":") if not os.path.exists(f"{folder}/bwrap")]
+    names = ["sh", "ls", "cat", "id"]
+    (tmp_path / "bin").mkdir()
+    for name in names:
+        (tmp_path / "bin" / name).symlink_to(str(shutil.which(name)))
+    path = ":".join([str(tmp_path), *others, str(tmp_path / "bin")])
+    with start(PATH=path, AGENTCUBE_GATEWAY_BUBBLEWRAP="1" if demanded else "auto") as server:
+        server.create().delete()
+        (tmp_path / "bwrap").unlink()
+        if demanded:
+            body = {"name": "my-interpreter", "namespace": "default"}
+            answer = server.http.post("/v1/code-interpreter", json=body)
+            assert answer.status_code == 500
+            assert "bwrap, nsenter and setpriv are not all installed" in answer.json()["message"]
+            return
+        session = server.create()
+        assert session.execute("python3", "-c", "print(1)")["stdout"] == "1\n"
+        session.delete()
+        answer = server.anonymous("GET", "/health/gateway", params={"nonce": "n" * 32}).json()
+        assert answer["isolation"] == "none"
 
 
 def test_demanded_where_it_does_not_work(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from agentcube_kernel.gateway.launcher import (
     running_gateways,
 )
 
-from .conftest import BASE, alive, eventually
+from .conftest import BASE, alive, eventually, host_pid
 
 
 @pytest.fixture
@@ -120,10 +120,19 @@ def test_the_state_file_is_private(runtime: Path) -> None:
 
 
 def test_credentials_do_not_reach_it(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The gateway has no use for the user's AgentCube credentials and is not given them."""
-    monkeypatch.setenv("AGENTCUBE_TOKEN", "very-secret")
-    monkeypatch.setenv("AGENTCUBE_OAUTH_CLIENT_SECRET", "very-secret")
-    assert "very-secret" not in str(psutil.Process(ensure_gateway().pid).environ())
+    """The gateway is given what its Python needs, and none of the user's credentials, known or not."""
+    for name in (
+        "AGENTCUBE_TOKEN",
+        "AGENTCUBE_OAUTH_CLIENT_SECRET",
+        "AWS_SECRET_ACCESS_KEY",
+        "SOME_NEW_TOOL",
+    ):
+        monkeypatch.setenv(name, "very-secret")
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "https://user:very-secret@packages.example")
+    monkeypatch.setenv("LC_TIME", "C")
+    environment = psutil.Process(ensure_gateway().pid).environ()
+    assert "very-secret" not in str(environment)
+    assert environment["LC_TIME"] == "C"
 
 
 def test_every_client_must_show_the_token(runtime: Path) -> None:
@@ -206,14 +215,15 @@ def test_it_ends_when_idle(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> No
     info = ensure_gateway()
     headers = {"authorization": f"Bearer {info.token}"}
     with httpx.Client(base_url=info.router_url, headers=headers, trust_env=False) as client:
-        script = "setsid sleep 300 >/dev/null 2>&1 </dev/null & echo $! $PWD; sleep 2"
+        script = "setsid sleep 300 >/dev/null 2>&1 </dev/null & echo $! $PWD $(readlink /proc/self/ns/pid); sleep 2"
         answer = client.post(BASE + "/api/execute", json={"command": ["sh", "-c", script]}).json()
     # The request was longer than the idle time: it counts until its end.
     assert answer["exit_code"] == 0
     assert alive(info.pid)
-    pid, workspace = answer["stdout"].split()
+    number, workspace, *namespace = answer["stdout"].split()
+    pid = host_pid(int(number), *namespace)
     assert eventually(lambda: not alive(info.pid))
-    assert not alive(int(pid))
+    assert not alive(pid)
     assert not Path(workspace).parents[1].exists()
     assert not list(runtime.glob("*.json"))
 

@@ -29,7 +29,7 @@ ESCAPES = {
 
 def escape(session: Session) -> list[int]:
     """Start one process in each way; the pids of all of them and their children."""
-    pids = [int(session.sh(script)["stdout"]) for script in ESCAPES.values()]
+    pids = [session.start(script) for script in ESCAPES.values()]
     assert eventually(lambda: all(alive(pid) for pid in pids))
     return pids + [child.pid for pid in pids for child in psutil.Process(pid).children(True)]
 
@@ -43,7 +43,7 @@ def test_delete_ends_every_process_and_removes_the_folder(server: Server) -> Non
     """When the delete has answered, nothing of the sandbox is left, whatever its processes did to stay."""
     session, other = server.create(), server.create()
     pids, folder = escape(session), root_of(session)
-    survivor = int(other.sh(ESCAPES["detached"])["stdout"])
+    survivor = other.start(ESCAPES["detached"])
     session.sh("mkdir -p a/b; chmod 000 a; mkfifo p; ln -s / r")
     assert session.delete().status_code == 200
     assert not [pid for pid in pids if alive(pid)]
@@ -108,7 +108,7 @@ def test_deeply_nested_folders_are_removed(server: Server) -> None:
 def test_ttl_ends_a_session(server: Server) -> None:
     """A session created with a time to live ends then, busy or not, with its processes and folder."""
     session = server.create(ttl=1)
-    pid, folder = int(session.sh(ESCAPES["detached"])["stdout"]), root_of(session)
+    pid, folder = session.start(ESCAPES["detached"]), root_of(session)
     assert eventually(lambda: not alive(pid) and not folder.exists())
     assert session.request("GET", "/health").status_code == 404
 
@@ -117,7 +117,7 @@ def test_idle_sessions_end_and_used_ones_do_not(start: Start) -> None:
     """Requests keep a session, a long one for as long as it lasts; without any it ends."""
     with start(AGENTCUBE_GATEWAY_SESSION_TIMEOUT="1.2") as server:
         used, idle = server.create(), server.create()
-        pid = int(idle.sh(ESCAPES["detached"])["stdout"])
+        pid = idle.start(ESCAPES["detached"])
         folder = root_of(idle)
         assert used.execute("sleep", "2")["exit_code"] == 0
         assert eventually(lambda: not alive(pid) and not folder.exists())
@@ -145,7 +145,7 @@ def test_signals_end_the_gateway_and_every_sandbox(start: Start, number: signal.
         pids = [pid for session in sessions for pid in escape(session)]
         # Beyond what a delete can find: no marker, no folder, no parent. The gateway's end finds it still.
         hidden = "cd /; env -i setsid sleep 301 </dev/null >/dev/null 2>&1 & echo $!"
-        pids.append(int(sessions[0].sh(hidden)["stdout"]))
+        pids.append(sessions[0].start(hidden))
         folders = [root_of(session) for session in sessions]
         gateway = folders[0].parent
         connections = httpx.Client(
@@ -167,10 +167,12 @@ def test_signals_end_the_gateway_and_every_sandbox(start: Start, number: signal.
 
 def test_the_next_gateway_clears_what_a_killed_one_left(start: Start) -> None:
     """After SIGKILL the processes and folders are still there; the next start removes them, and only them."""
-    with start() as bystander, contextlib.ExitStack() as stack:
+    # With bubblewrap the processes die with their gateway.
+    without = {"AGENTCUBE_GATEWAY_BUBBLEWRAP": "0"}
+    with start(**without) as bystander, contextlib.ExitStack() as stack:
         kept = bystander.create()
-        kept_pid = int(kept.sh(ESCAPES["detached"])["stdout"])
-        victim = stack.enter_context(start())
+        kept_pid = kept.start(ESCAPES["detached"])
+        victim = stack.enter_context(start(**without))
         session = victim.create()
         pids = escape(session)
         gateway = root_of(session).parent

@@ -7,8 +7,12 @@ import datetime
 import decimal
 import fractions
 import io
+import json
 import pickle
 import random
+import threading
+import time
+import tracemalloc
 import uuid
 import zoneinfo
 from pathlib import Path
@@ -16,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow
 import pytest
 
 from agentcube_kernel.magics import codec
@@ -185,6 +190,159 @@ class Trap:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return setattr, (Trap, "sprung", True)
+
+
+def written(tree: object, part: bytes = b"") -> io.BytesIO:
+    """A file with one binary part, as a hostile writer would make it."""
+    text = json.dumps(tree).encode()
+    return io.BytesIO(codec.MAGIC + part + text + len(text).to_bytes(8, "little"))
+
+
+def npy(array: Any) -> bytes:
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def arrow(table: Any, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    with pyarrow.ipc.new_stream(
+        buffer, table.schema, options=pyarrow.ipc.IpcWriteOptions(**options)
+    ) as writer:
+        writer.write_table(table)
+    return buffer.getvalue()
+
+
+MANY = 400_000_000
+
+
+def run_end() -> bytes:
+    ends, values = pyarrow.array([MANY], pyarrow.int32()), pyarrow.array([1])
+    return arrow(pyarrow.table({"a": pyarrow.RunEndEncodedArray.from_arrays(ends, values)}))
+
+
+def nulls(inside: str = "") -> bytes:
+    column = pyarrow.nulls(MANY)
+    if inside == "list":
+        column = pyarrow.ListArray.from_arrays(pyarrow.array([0, MANY], pyarrow.int32()), column)
+    elif inside == "struct":
+        column = pyarrow.StructArray.from_arrays([column], ["x"])
+    return arrow(pyarrow.table({"a": column}))
+
+
+def views() -> bytes:
+    text = "x" * 100_000
+    return arrow(pyarrow.table({"a": pyarrow.array([text] * 100).cast(pyarrow.string_view())}))
+
+
+START = len(codec.MAGIC)
+BOMBS: dict[str, Any] = {
+    "fraction": lambda: written({"v": {"$": "fraction", "v": "1e99999999"}}),
+    "fraction of large numbers": lambda: written(
+        {"v": {"$": "fraction", "v": [{"$": "int", "v": "0x" + "f" * 100_000}, 3]}}
+    ),
+    "decimal": lambda: written({"v": {"$": "decimal", "v": "1e99999999"}}),
+    "decimal with many digits": lambda: written({"v": {"$": "decimal", "v": "1" * 50_000}}),
+    "integer": lambda: written({"v": {"$": "int", "v": "0x" + "f" * 2_000_000}}),
+    "range of texts": lambda: written({"v": {"$": "range", "v": ["9" * 4000, 1, 1]}}),
+    "array of items without bytes": lambda: written(
+        {"v": {"$": "array", "at": START, "n": 128}},
+        npy(np.zeros(1, "V1")).replace(b"V1", b"V0").replace(b"(1,),   ", b"(99999999,), ")[:128],
+    ),
+    "one part many times": lambda: written(
+        {"v": [{"$": "bytes", "at": START, "n": 100_000}] * 3000}, bytes(100_000)
+    ),
+    "index of ranges": lambda: written(
+        {
+            "v": {
+                "$": "Index",
+                "v": {"t": "multi", "n": [None], "v": [{"t": "range", "v": [0, MANY, 1], "n": None}]},
+            }
+        }
+    ),
+    "time zone that is a file": lambda: written(
+        {"v": {"$": "Series", "c": {"t": "list", "d": "datetime64[ns, dateutil//dev/zero]", "v": []}}}
+    ),
+    "run-end encoded": lambda: run_end(),
+    "nulls": lambda: nulls(),
+    "nulls in a list": lambda: nulls("list"),
+    "nulls in a struct": lambda: nulls("struct"),
+    "views": views,
+    "zstd": lambda: arrow(pyarrow.table({"a": np.zeros(30_000_000)}), compression="zstd"),
+    "lz4": lambda: arrow(pyarrow.table({"a": np.zeros(3_000_000)}), compression="lz4"),
+}
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", BOMBS)
+def test_bombs(name: str) -> None:
+    """What would take far more memory or time than its file's size is refused, and at once."""
+    made = BOMBS[name]()
+    if isinstance(made, bytes):
+        made = written({"v": {"$": "arrow", "at": START, "n": len(made)}}, made)
+    tracemalloc.start()
+    started = time.perf_counter()
+    try:
+        with pytest.raises(codec.CodecError):
+            codec.Decoder(made).read()
+        assert time.perf_counter() - started < 2.0
+        assert tracemalloc.get_traced_memory()[1] < 60_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_frames_through_arrow(tmp_path: Path) -> None:
+    """What Arrow carries comes back as it was, empty columns, nested values and categories too."""
+    frame = pd.DataFrame(
+        {
+            "int": [1, 2, 3],
+            "text": ["x", "y", "z"],
+            "none": [None, None, None],
+            "category": pd.Categorical(["u", "v", "u"]),
+            "list": [[1], [2, 3], []],
+            "dict": [{"q": 1}, {"q": 2}, {"q": 3}],
+            "zoned": pd.date_range("2026", periods=3, tz="Europe/Berlin"),
+        }
+    )
+    back = round_trip(frame, tmp_path, arrow=True)
+    assert list(back.columns) == list(frame.columns)
+    assert [list(value) for value in back["list"]] == list(frame["list"])
+    simple = frame.drop(columns=["list", "none", "text"])
+    pd.testing.assert_frame_equal(back[simple.columns], simple)
+    large = pd.DataFrame({"flag": np.arange(2_000_000) % 3 == 0, "text": ["a"] * 2_000_000})
+    assert round_trip(large, tmp_path, arrow=True)["flag"].sum() == large["flag"].sum()
+
+
+def test_only_the_names_that_were_asked_for() -> None:
+    """What else a file holds is not read, and what it lacks is an error."""
+    file = written({"x": 1, "print": 2, "__builtins__": {"$": "nonsense"}})
+    assert codec.Decoder(file).read(["x"]) == {"x": 1}
+    with pytest.raises(codec.CodecError, match="does not hold y"):
+        codec.Decoder(file).read(["x", "y"])
+
+
+def test_reading_can_be_stopped() -> None:
+    """A reader that nobody waits for any more ends at the next value."""
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(codec.StoppedError):
+        codec.Decoder(written({"x": [1, 2]}), stop=stop).read()
+
+
+def test_large_numbers(tmp_path: Path) -> None:
+    """Numbers of thousands of digits travel; of millions they are refused by name."""
+    for value in (
+        fractions.Fraction(10**4500, 7),
+        2**100_000,
+        decimal.Decimal("1E+9000"),
+        decimal.Decimal("NaN"),
+    ):
+        assert repr(round_trip(value, tmp_path).__class__) == repr(type(value))
+        assert str(round_trip(value, tmp_path)) == str(value) if isinstance(value, decimal.Decimal) else True
+        assert value != value or round_trip(value, tmp_path) == value
+    for value in (decimal.Decimal("1E+99999"), 1 << 5_000_000, fractions.Fraction(1, 1 << 100_000)):
+        with pytest.raises(codec.CodecError, match=r"value: .* of more than"):
+            round_trip(value, tmp_path)
 
 
 def test_a_hostile_file_does_nothing() -> None:

@@ -204,10 +204,17 @@ class CodeInterpreterClient(SyncSessionClient[AsyncCodeInterpreterClient]):
         return self._run(lambda c: c.upload_file(local_path, remote_path, mode=mode, progress=progress))
 
     def download_file(
-        self, remote_path: str, local_path: str, *, progress: Progress | None = None
+        self,
+        remote_path: str,
+        local_path: str,
+        *,
+        progress: Progress | None = None,
+        max_bytes: int | None = None,
     ) -> Transferred:
         """See `AsyncCodeInterpreterClient.download_file`; `progress` is called on another thread."""
-        return self._run(lambda c: c.download_file(remote_path, local_path, progress=progress))
+        return self._run(
+            lambda c: c.download_file(remote_path, local_path, progress=progress, max_bytes=max_bytes)
+        )
 
     def upload_folder(
         self, local_path: str, remote_path: str, *, progress: Progress | None = None
@@ -216,10 +223,20 @@ class CodeInterpreterClient(SyncSessionClient[AsyncCodeInterpreterClient]):
         return self._run(lambda c: c.upload_folder(local_path, remote_path, progress=progress))
 
     def download_folder(
-        self, remote_path: str, local_path: str, *, progress: Progress | None = None
+        self,
+        remote_path: str,
+        local_path: str,
+        *,
+        progress: Progress | None = None,
+        max_bytes: int | None = None,
+        max_members: int | None = None,
     ) -> Transferred:
         """See `AsyncCodeInterpreterClient.download_folder`; `progress` is called on another thread."""
-        return self._run(lambda c: c.download_folder(remote_path, local_path, progress=progress))
+        return self._run(
+            lambda c: c.download_folder(
+                remote_path, local_path, progress=progress, max_bytes=max_bytes, max_members=max_members
+            )
+        )
 
     def list_files(self, path: str = ".") -> list[FileInfo]:
         """See `AsyncCodeInterpreterClient.list_files`."""
