@@ -111,7 +111,7 @@ class FolderSource:
                 info.type = tarfile.SYMTYPE
                 info.linkname = os.readlink(path)
             elif not stat.S_ISREG(status.st_mode):
-                logger.info("%s is no regular file and is left out", path)
+                logger.info("%s is not a regular file; skipped", path)
                 continue
             else:
                 yield from self._file(path, info, status.st_size)
@@ -217,7 +217,7 @@ def _unpack(file: Any, new: str, target: str, source: str) -> tuple[int, tuple[s
                     try:
                         archive.extract(member, new, filter="data")
                     except tarfile.FilterError as error:
-                        logger.warning("%s is left out: %s", member.name[:200], type(error).__name__)
+                        logger.warning("skipped %s: %s", member.name[:200], type(error).__name__)
                         skipped.append(member.name)
                     else:
                         files += member.isreg()

@@ -251,7 +251,11 @@ class Connections:
 async def _pieces(
     response: httpx.Response, request: HttpRequest, *, bounded: bool = True
 ) -> AsyncIterator[bytes]:
-    """The body as it comes, bounded in size and time unless it is a stream. Raises when it ends early."""
+    """The body as it arrives, bounded in size and time unless it is a stream.
+
+    Raises:
+        ResponseError: it ended early, or is too large.
+    """
     library = http_library()
     source = response.aiter_bytes() if "content-encoding" in response.headers else response.stream
     deadline = math.inf
