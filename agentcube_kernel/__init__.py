@@ -302,7 +302,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def load_ipython_extension(ipython: Any) -> None:
-    """Add `%sandbox` and `%%sandbox` to an IPython; ``%load_ext agentcube_kernel`` calls this."""
+    """Add `%sandbox` and `%%sandbox` to an IPython; `%load_ext agentcube_kernel` calls this."""
     importlib.import_module(f"{__name__}.magics").load_ipython_extension(ipython)
 
 

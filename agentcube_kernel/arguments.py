@@ -123,7 +123,7 @@ def check_text(value: object, *, name: str) -> str:
 
 
 def remote_path(value: object, *, name: str = "remote_path", session_id: str | None = None) -> str:
-    """A path in the workspace, relative to it and normalised; ``.`` is the workspace itself.
+    """A path in the workspace, relative to it and normalised; `.` is the workspace itself.
 
     An absolute path counts from the workspace, as PicoD has it.
 
@@ -159,7 +159,7 @@ def remote_file_path(value: object, *, name: str = "remote_path", session_id: st
 
 
 def local_path(value: object, *, name: str = "local_path") -> str:
-    """A path on this machine, with ``~`` expanded.
+    """A path on this machine, with `~` expanded.
 
     Raises:
         ConfigurationError: another type, empty, or with a zero byte.
@@ -205,7 +205,7 @@ def check_segment(value: object, *, name: str) -> str:
     """A name that becomes one segment of a URL's path.
 
     Raises:
-        ConfigurationError: it is empty, contains ``/``, white space or control characters, or is ``.`` or ``..``.
+        ConfigurationError: it is empty, contains `/`, white space or control characters, or is `.` or `..`.
     """
     if not isinstance(value, str):
         raise ArgumentTypeError(f"{name} must be a str, not {type(value).__name__}.", name=name)

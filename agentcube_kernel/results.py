@@ -14,7 +14,7 @@ class Ownership(Enum):
     OWNED = "owned"
     """This client created it, and `stop()` deletes it."""
     ATTACHED = "attached"
-    """Somebody gave us its id; only ``stop(force=True)`` deletes it."""
+    """Somebody gave us its id; only `stop(force=True)` deletes it."""
 
 
 class Record(Mapping[str, Any]):
@@ -80,7 +80,7 @@ class SessionInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
-    """The sandbox daemon's own report. `uptime` is as it was sent, for example ``1m2.5s``."""
+    """The sandbox daemon's own report. `uptime` is as it was sent, for example `1m2.5s`."""
 
     service: str
     status: str

@@ -33,29 +33,30 @@ class SharedAttempt(Generic[T]):
         return self._task is not None and not self._task.done()
 
     def begin(self) -> asyncio.Task[T]:
-        """The attempt that is under way, begun if there is none."""
+        """The current attempt; begins one if none is running."""
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._attempt(), name=self._name)
             self._task.add_done_callback(_retrieve)
         return self._task
 
     async def join(self) -> T:
-        """The outcome of the attempt that is under way, or of a new one.
+        """The outcome of the current attempt, or of a new one.
 
         Raises:
-            whatever the attempt raises. `CancelledError` when the caller was cancelled, or `cancel` was called.
+            CancelledError: the caller was cancelled, or `cancel` was called.
+            Exception: whatever the attempt raises.
         """
         return await asyncio.shield(self.begin())
 
     async def wait(self, timeout: float | None = None) -> bool:
-        """Wait up to `timeout` seconds for an attempt that is under way to end, however; True when none is left."""
+        """Wait up to `timeout` seconds for the current attempt to end in any way. True if none is running then."""
         if self._task is None or self._task.done():
             return True
         done, _ = await asyncio.wait({self._task}, timeout=timeout)
         return bool(done)
 
     async def cancel(self) -> None:
-        """End the attempt that is under way, if there is one, and wait until it has ended."""
+        """Cancel the current attempt, if any, and wait until it has ended."""
         task = self._task
         if task is not None and not task.done():
             task.cancel()

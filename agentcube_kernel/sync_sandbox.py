@@ -30,7 +30,7 @@ class Sandbox(SyncFacade[AsyncSandbox]):
             sandbox.run_cell("x = 20")
             assert sandbox.run_cell("x + 1").text == "21"
 
-    The first call opens it, as does ``with``, which also stops it at the end. Ctrl-C interrupts the cell that runs.
+    The first call opens it, as does `with`, which also stops it at the end. Ctrl-C interrupts the cell that runs.
     Callbacks are called on another thread. A forked child process shares the interpreter, and never deletes the
     session.
     """

@@ -40,8 +40,8 @@ DISTRIBUTIONS = {"backports": "backports-tarfile", "pyarrow": "pyarrow", "httpx2
 def definitions(path: Path) -> Iterator[tuple[str, int]]:
     """The names that a module gives to functions, methods, classes and constants, with their lines.
 
-    Methods of classes with a base from elsewhere are left out, since what calls them is elsewhere too, and so is what
-    a decorator registers.
+    Methods of classes with a base from elsewhere are skipped, since their callers may be elsewhere too. So are
+    functions that a decorator registers.
     """
     for node in PARSED[path].body:
         if isinstance(node, ast.Assign | ast.AnnAssign):

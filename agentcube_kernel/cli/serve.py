@@ -1,4 +1,4 @@
-"""``agentcube-kernel serve``: the embedded gateway in the foreground."""
+"""`agentcube-kernel serve`: the embedded gateway in the foreground."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NOTICE = (
 def serve(host: str, port: int, as_json: bool) -> None:
     """Run the embedded gateway until SIGTERM or Ctrl-C, which end every sandbox in it.
 
-    It plays AgentCube's WorkloadManager, Router and PicoD on this machine, for development. It is no security
+    It emulates AgentCube's WorkloadManager, Router and PicoD on this machine, for development. It is no security
     boundary: sandboxes are processes of your own Python with your own rights.
 
     Every request must show the token, but for health, and for requests that name an existing session and show no

@@ -61,7 +61,7 @@ class Invocation:
 
 
 class InvocationStream:
-    """An agent's answer as it comes: an asynchronous iterator of text.
+    """An agent's answer as it arrives: an asynchronous iterator of text.
 
     `lines()` gives whole lines instead, `chunks()` bytes. It can be read once, by one of the three.
     """
@@ -75,7 +75,7 @@ class InvocationStream:
         return f"<InvocationStream {self.status} {self.headers.get('content-type', '')}>"
 
     def chunks(self) -> AsyncIterator[bytes]:
-        """The content as bytes, in the pieces it comes in.
+        """The content as bytes, piece by piece as it arrives.
 
         Raises:
             ResponseError: it was cut short.
@@ -203,12 +203,13 @@ class AsyncAgentRuntimeDataPlaneClient:
     async def invoke_stream(
         self, session_id: str, payload: Mapping[str, Any], timeout: float | None = None, path: str = ""
     ) -> AsyncIterator[InvocationStream]:
-        """As `invoke`, with the answer as it comes.
+        """As `invoke`, with the answer as it arrives.
 
-        `timeout` is the longest pause between two pieces, in seconds. Leaving the ``async with`` hangs up.
+        `timeout` is the longest pause between two pieces, in seconds. Leaving the `async with` hangs up.
 
         Raises:
-            as `invoke`; and while reading ResponseError when the answer is cut short.
+            ResponseError: while reading, when the answer is cut short.
+            AgentCubeError: as `invoke`.
         """
         seconds = check_timeout(timeout, default=self.timeout)
         headers = ((SESSION_HEADER, check_segment(session_id, name="session_id")), JSON)

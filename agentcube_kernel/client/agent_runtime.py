@@ -36,14 +36,14 @@ class AsyncAgentRuntimeClient(AsyncSessionClient):
             answer = await agent.invoke({"prompt": "Hello"})
 
     The Router creates the session. Deleting it needs the WorkloadManager: its URL is `workload_manager_url` or
-    ``WORKLOAD_MANAGER_URL`` and never guessed; without it everything works but that an owned session cannot be
-    deleted, which a `SessionLeakWarning` then says. The stock SDK never deletes these sessions. With `session_id`
-    it attaches, and never deletes that session unless told ``stop(force=True)``.
+    `WORKLOAD_MANAGER_URL` and never guessed; without it an owned session cannot be deleted, which a
+    `SessionLeakWarning` reports; everything else works. The stock SDK never deletes these sessions. With `session_id`
+    it attaches, and never deletes that session unless told `stop(force=True)`.
 
     Args:
         agent_name: the AgentRuntime.
-        namespace: its Kubernetes namespace; default ``AGENTCUBE_NAMESPACE``, then ``default``.
-        router_url: default ``ROUTER_URL``.
+        namespace: its Kubernetes namespace; default `AGENTCUBE_NAMESPACE`, then `default`.
+        router_url: default `ROUTER_URL`.
         verbose: log this client's steps at INFO instead of DEBUG.
         session_id: attach to this session.
         timeout: default of every call, in seconds.
@@ -116,7 +116,7 @@ class AsyncAgentRuntimeClient(AsyncSessionClient):
 
     @classmethod
     def create(cls: Callable[P, C], *args: P.args, **kwargs: P.kwargs) -> Creation[C]:
-        """Construct and open: ``agent = await Client.create(…)``, or ``async with Client.create(…) as agent``.
+        """Construct and open: `agent = await Client.create(…)`, or `async with Client.create(…) as agent`.
 
         Takes what the constructor takes. Awaited, the caller has to await `stop()` or `close()` at the end.
         """
@@ -134,7 +134,7 @@ class AsyncAgentRuntimeClient(AsyncSessionClient):
         return self._data_plane
 
     async def invoke(self, payload: Mapping[str, Any], timeout: float | None = None, path: str = "") -> Any:
-        """POST `payload` as JSON to a path of the agent; the JSON it answers with, or its text if it is none.
+        """POST `payload` as JSON to a path of the agent; the JSON it answers with, or its text if it is not JSON.
 
         `timeout` is in seconds; None is the client's default and `NO_TIMEOUT` no limit. A call that is cancelled
         or times out does not stop the agent.
@@ -151,7 +151,7 @@ class AsyncAgentRuntimeClient(AsyncSessionClient):
     def invoke_stream(
         self, payload: Mapping[str, Any], timeout: float | None = None, path: str = ""
     ) -> contextlib.AbstractAsyncContextManager[InvocationStream]:
-        """As `invoke`, with the answer as it comes.
+        """As `invoke`, with the answer as it arrives.
 
         ::
 
@@ -159,10 +159,11 @@ class AsyncAgentRuntimeClient(AsyncSessionClient):
                 async for text in stream:
                     print(text, end="")
 
-        `timeout` is the longest pause between two pieces, in seconds. Leaving the ``async with`` hangs up.
+        `timeout` is the longest pause between two pieces, in seconds. Leaving the `async with` hangs up.
 
         Raises:
-            as `invoke`; and while reading ResponseError when the answer is cut short.
+            ResponseError: while reading, when the answer is cut short.
+            AgentCubeError: as `invoke`.
         """
         return self.data_plane.invoke_stream(self._session(), payload, timeout, path)
 

@@ -37,24 +37,24 @@ class AsyncCodeInterpreterClient(Operations, AsyncSessionClient):
             print(await client.run_code("python", "print('hello')"))
 
     Without arguments the settings come from the environment, and with nothing set there either, from the embedded
-    gateway on this machine. Constructing does no I/O. ``async with`` opens the client and stops it at the end;
-    ``await AsyncCodeInterpreterClient.create(...)`` opens it and leaves stopping to the caller. With `session_id`
-    it attaches to a session that exists, and never deletes it unless told ``stop(force=True)``.
+    gateway on this machine. Constructing does no I/O. `async with` opens the client and stops it at the end;
+    `await AsyncCodeInterpreterClient.create(...)` opens it and leaves stopping to the caller. With `session_id`
+    it attaches to a session that exists, and never deletes it unless told `stop(force=True)`.
 
     Args:
-        name: the CodeInterpreter to create the session from; default ``AGENTCUBE_INTERPRETER``, then
-            ``my-interpreter``.
-        namespace: its Kubernetes namespace; default ``AGENTCUBE_NAMESPACE``, then ``default``.
+        name: the CodeInterpreter to create the session from; default `AGENTCUBE_INTERPRETER`, then
+            `my-interpreter`.
+        namespace: its Kubernetes namespace; default `AGENTCUBE_NAMESPACE`, then `default`.
         ttl: the session's longest lifetime in seconds, capped by the cluster. The stock SDK sends 3600 when it is
             not given, which servers before August 2026 ignored; None leaves it to the cluster.
-        workload_manager_url, router_url: where AgentCube is; default ``WORKLOAD_MANAGER_URL``, ``ROUTER_URL``.
+        workload_manager_url, router_url: where AgentCube is; default `WORKLOAD_MANAGER_URL`, `ROUTER_URL`.
         auth_token, auth: the credential for both servers; `auth` is any object with `get_token()`.
         verbose: log this client's steps at INFO instead of DEBUG.
         session_id: attach to this session.
         workload_manager_auth: another credential for the WorkloadManager.
         picod_url: one PicoD and nothing else; no session is created or deleted.
         settings: use these instead of reading the environment; other arguments win over them.
-        create_through: who creates the session. ``auto`` asks the WorkloadManager where one is configured, and
+        create_through: who creates the session. `auto` asks the WorkloadManager where one is configured, and
             the Router otherwise or when it serves only sessions with an owner.
         on_session: called the moment the id of a created session is known; when it raises, the session is deleted.
         keeper: sees to it that a created session does not outlive this process, however that ends; `notes` is what
@@ -120,7 +120,7 @@ class AsyncCodeInterpreterClient(Operations, AsyncSessionClient):
 
     @classmethod
     def create(cls: Callable[P, C], *args: P.args, **kwargs: P.kwargs) -> Creation[C]:
-        """Construct and open: ``client = await Client.create(…)``, or ``async with Client.create(…) as client``.
+        """Construct and open: `client = await Client.create(…)`, or `async with Client.create(…) as client`.
 
         Takes what the constructor takes. Awaited, the caller has to await `stop()` or `close()` at the end.
         """

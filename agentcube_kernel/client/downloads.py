@@ -1,4 +1,4 @@
-"""Files from a sandbox: resumed where the connection broke, verified, and under their name only when whole."""
+"""Files from a sandbox: resumed where the connection broke, verified, and renamed into place when complete."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class Download:
             logger.debug("download of %s goes on at %d: %s", self._source, partial.size, error)
             return False
         if partial.total is not None and partial.size != partial.total:
-            raise self._failed(f"{partial.size} of {partial.total} bytes came", transient=True)
+            raise self._failed(f"{partial.size} of {partial.total} bytes arrived", transient=True)
         return True
 
     def _begin(self, head: HttpAnswer) -> None:
@@ -119,7 +119,7 @@ class Download:
             # A whole answer to a request for the rest: the file is not the one that was begun.
             self._restarts += 1
             if self._restarts > _RESTARTS:
-                raise self._failed("it changes all the time", transient=False)
+                raise self._failed("it keeps changing", transient=False)
             partial.file.seek(0)
             partial.file.truncate()
             partial.size = 0

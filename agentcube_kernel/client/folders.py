@@ -113,7 +113,7 @@ class FolderSource:
                 info.type = tarfile.SYMTYPE
                 info.linkname = os.readlink(path)
             elif not stat.S_ISREG(status.st_mode):
-                logger.info("%s is no regular file and is left out", path)
+                logger.info("%s is not a regular file; skipped", path)
                 continue
             else:
                 yield from self._file(path, info, status.st_size)

@@ -91,7 +91,7 @@ class Housekeeper:
     def stop_soon(
         self, execution_id: str, call: asyncio.Future[Any] | None, *leftovers: str
     ) -> asyncio.Task[None]:
-        """Start stopping, again and again until the abandoned `call` has ended or it is hopeless."""
+        """Start stopping a command, and repeat it until its abandoned `call` has ended, for about 16 s at most."""
         return self._begin(self._stop(execution_id, call, leftovers))
 
     async def remove(self, *paths: str) -> None:
@@ -103,7 +103,7 @@ class Housekeeper:
         await asyncio.wait({self._begin(self._quietly(["rm", "-rf", "--", *names]))}, timeout=5.0)
 
     async def aclose(self, *, patience: float = 3.0) -> None:
-        """Let what is under way come to its end, for at most `patience` seconds. Idempotent."""
+        """Wait up to `patience` seconds for unfinished work, cancel the rest and close the connections. Idempotent."""
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=patience)
         for task in self._tasks:

@@ -29,7 +29,11 @@ class Operations(ABC):
     @property
     @abstractmethod
     def _tools(self) -> SessionTools:
-        """Raises `ClientStateError` when there is no session yet."""
+        """What the operations are made with.
+
+        Raises:
+            ClientStateError: there is no session yet.
+        """
 
     async def execute_command(
         self,
@@ -42,7 +46,7 @@ class Operations(ABC):
         """Run a command and return its standard output.
 
         A string is split into arguments as a shell would, but no shell runs it: for pipes and variables use
-        ``["bash", "-c", "…"]``, `env` and `working_dir`. `working_dir` counts from the workspace.
+        `["bash", "-c", "…"]`, `env` and `working_dir`. `working_dir` counts from the workspace.
 
         `timeout` is in seconds; None is the client's default (120 s) and `NO_TIMEOUT` no limit. Unlike with the
         stock SDK, 0 and strings are refused, and the output of a command that fails is kept in the error. A call
@@ -86,7 +90,7 @@ class Operations(ABC):
     ) -> str:
         """Run a snippet in a process of its own and return its standard output.
 
-        `language` is ``python``, ``py``, ``python3``, ``bash`` or ``sh`` (bash too). Variables do not outlive the
+        `language` is `python`, `py`, `python3`, `bash` or `sh` (bash too). Variables do not outlive the
         call; `AsyncSandbox` keeps them. Python code whose newlines were escaped twice is mended, where only that
         makes it Python. Unlike with the stock SDK no file is left behind, and concurrent calls never collide.
 
@@ -136,7 +140,7 @@ class Operations(ABC):
             print(stream.exit_code)
 
         The command is started when the stream is entered or first iterated, exactly once whatever happens to
-        requests on the way. Leaving the ``async with`` before its end, or cancelling, stops it and all its
+        requests on the way. Leaving the `async with` before its end, or cancelling, stops it and all its
         descendants. `timeout` (seconds) is for the whole command; the default, None, is no limit here.
         """
         return CommandStream(self._tools, command, timeout, env=env, working_dir=working_dir)
@@ -174,8 +178,8 @@ class Operations(ABC):
     ) -> Transferred:
         """Upload a file of any size.
 
-        It goes in pieces below every limit, is resumed when a connection breaks, verified by SHA-256 in the
-        sandbox, and takes its name only when it is whole; a file that was there keeps its executable bit.
+        It is sent in pieces below every size limit, resumed when a connection breaks, verified by SHA-256 in the
+        sandbox, and gets its name only when it is complete; a file that is replaced keeps its executable bit.
         `progress(done, total)` is called with bytes.
 
         Raises:
@@ -194,13 +198,13 @@ class Operations(ABC):
     ) -> Transferred:
         """Download a file; missing local parent folders are created.
 
-        It is resumed when a connection breaks, verified by SHA-256, and takes its name only when it is whole.
-        `progress(done, total)` is called with bytes; `total` is None when the sandbox does not say. `max_bytes` is
-        the largest size to accept: by default 256 GiB, or 1 GiB where the sandbox does not announce the size.
+        It is resumed when a connection breaks, verified by SHA-256, and gets its name only when it is complete.
+        `progress(done, total)` is called with bytes; `total` is None if the sandbox does not report a size. `max_bytes`
+        is the largest size to accept: by default 256 GiB, or 1 GiB if the sandbox does not report a size.
 
         Raises:
-            RemoteFileError: as its subclasses say; `TransferError` when the file changes all the while or is larger
-                than `max_bytes`.
+            RemoteFileError: as its subclasses say; `TransferError` if the file keeps changing or is larger than
+                `max_bytes`.
             LocalFileError: it cannot be stored here; what was there before is untouched.
         """
         return await downloads.download_file(
@@ -212,8 +216,8 @@ class Operations(ABC):
     ) -> Transferred:
         """Upload a folder's content into a folder of the workspace, which is created or added to.
 
-        Modes, times and symbolic links are kept; what is neither file, folder nor link is left out. A new folder
-        appears when it is whole. `progress(done, None)` is called with bytes.
+        Modes, times and symbolic links are kept; devices, sockets and pipes are skipped. A new folder appears
+        only when it is complete. `progress(done, None)` is called with bytes.
 
         Raises:
             LocalFileError: something in the folder cannot be read.

@@ -448,7 +448,7 @@ C = TypeVar("C", bound=AsyncSessionClient, covariant=True)
 
 
 class Creation(Generic[C]):
-    """What `create()` returns: awaited, an open client; in ``async with``, a client that is stopped at the end."""
+    """What `create()` returns: awaited, an open client; in `async with`, a client that is stopped at the end."""
 
     def __init__(self, client: C) -> None:
         self._client = client

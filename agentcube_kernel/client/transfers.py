@@ -134,7 +134,7 @@ class Upload:
         if expected is not None and expected != self.sent:
             raise TransferError(
                 f"The source of {self._target!r} changed while it was uploaded: {expected} bytes were expected and "
-                f"{self.sent} came. Nothing was changed in the sandbox; try again.",
+                f"{self.sent} were read. Nothing was changed in the sandbox; try again.",
                 path=self._target,
                 transferred=self.sent,
                 session_id=self._wire.session_id,

@@ -1,8 +1,8 @@
-"""What an answer means: who gave it, and which error it is if it is one.
+"""What an answer means: who sent it, and which error it stands for.
 
 The Router puts the session header on every answer that comes from a sandbox and on none of its own, so the
-header's presence says who spoke. Its own errors are ``{"error": …, "code": …}``, the WorkloadManager's
-``{"message": …}``, PicoD's ``{"error": …, "code": int, "detail": …}``.
+header's presence says who spoke. Its own errors are `{"error": …, "code": …}`, the WorkloadManager's
+`{"message": …}`, PicoD's `{"error": …, "code": int, "detail": …}`.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def not_json(answer: HttpAnswer, *, session_id: str | None = None) -> ResponseEr
 def wrong_shape(answer: HttpAnswer, expected: str, *, session_id: str | None = None) -> ResponseError:
     """The error for JSON that is not what AgentCube sends."""
     return ResponseError(
-        f"The answer from {answer.url} is JSON of an unexpected shape; expected was {expected}. "
+        f"The answer from {answer.url} is JSON of an unexpected shape; expected: {expected}. "
         "Check that the URL is AgentCube's and that this version of AgentCube is supported.",
         session_id=session_id,
         status=answer.status,

@@ -1,7 +1,7 @@
 """Where bearer tokens come from.
 
 Anything with a `get_token` method, synchronous or not, is a credential. A provider may also have
-``invalidate(token)``, which is called once when a server answers 401 to that token, before one more attempt.
+`invalidate(token)`, which is called once when a server answers 401 to that token, before one more attempt.
 """
 
 from __future__ import annotations

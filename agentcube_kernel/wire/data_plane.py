@@ -14,7 +14,7 @@ from . import answers
 from .endpoints import SESSION_HEADER, InvocationEndpoint
 from .heartbeat import Heartbeat
 from .http import DEFAULT_LIMIT, Connections, HttpAnswer
-from .picod import PicoD, execute_body, upload_form
+from .picod_messages import PicoD, execute_body, upload_form
 from .server_connection import JSON, ServerConnection
 
 if TYPE_CHECKING:

@@ -44,7 +44,7 @@ class InvocationEndpoint:
         return cls(base=base, kind="code-interpreter", name=name, namespace=namespace, bare=True)
 
     def url(self, path: str) -> str:
-        """The URL of an already quoted path; the slash after ``invocations`` is always there."""
+        """The URL of an already quoted path; the slash after `invocations` is always there."""
         return f"{self.base}/{path}"
 
     def file_url(self, path: str) -> str:
@@ -77,7 +77,7 @@ def proxy_for(url: str) -> str | None:
 
 
 def is_loopback(host: str) -> bool:
-    """True for ``localhost`` and the loopback addresses."""
+    """True for `localhost` and the loopback addresses."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

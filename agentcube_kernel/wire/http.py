@@ -253,7 +253,11 @@ class Connections:
 async def _pieces(
     response: httpx.Response, request: HttpRequest, *, bounded: bool = True
 ) -> AsyncIterator[bytes]:
-    """The body as it comes, bounded in size and time unless it is a stream. Raises when it ends early."""
+    """The body as it arrives, bounded in size and time unless it is a stream.
+
+    Raises:
+        ResponseError: it ended early, or is too large.
+    """
     library = http_library()
     encoding = response.headers.get("content-encoding", "identity")
     if encoding.lower() != "identity":

@@ -27,7 +27,7 @@ _LONGEST_WAIT = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """Which failures of an exchange are tried again, and for how long.
+    """Which failures of an exchange are retried, and for how long.
 
     Only transient failures are. `patience` is in seconds from the first failure; waits between attempts
     grow from 50 ms to 2 s with jitter, and a server's Retry-After is respected.
@@ -36,9 +36,9 @@ class RetryPolicy:
     NONE: ClassVar[RetryPolicy]
     """Never."""
     ONCE_DELIVERED: ClassVar[RetryPolicy]
-    """Only what certainly did not reach the sandbox: refused connections, 429, the Router's 502."""
+    """Only requests that certainly did not reach the sandbox: refused connections, 429, the Router's 502."""
     IDEMPOTENT: ClassVar[RetryPolicy]
-    """Also what may have reached it, and answers that were cut short."""
+    """Also requests that may have reached it, and truncated answers."""
 
     deliveries: frozenset[Delivery] = frozenset()
     patience: float = 15.0
@@ -55,7 +55,7 @@ class RetryPolicy:
         """Await `attempt()` until it succeeds, fails for good, or the patience is used up.
 
         Raises:
-            whatever the last attempt raised.
+            AgentCubeError: whatever the last attempt raised.
         """
         loop = asyncio.get_running_loop()
         deadline, wait = None, _FIRST_WAIT

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def execute_error(answer: HttpAnswer, endpoint: InvocationEndpoint, session_id: str | None) -> ExchangeError:
-    """The error in an answer to ``/api/execute`` or ``/health`` whose status is not 200."""
+    """The error in an answer to `/api/execute` or `/health` whose status is not 200."""
     error = _common_error(answer, endpoint, session_id)
     if error is not None:
         return error
@@ -47,7 +47,7 @@ def execute_error(answer: HttpAnswer, endpoint: InvocationEndpoint, session_id: 
 def file_error(
     answer: HttpAnswer, endpoint: InvocationEndpoint, session_id: str | None, path: str
 ) -> ExchangeError:
-    """The error in an answer to ``/api/files`` whose status is not a success."""
+    """The error in an answer to `/api/files` whose status is not a success."""
     error = _common_error(answer, endpoint, session_id)
     if error is not None:
         return error

@@ -102,5 +102,5 @@ class ServerConnection:
 
     @staticmethod
     def _refused(answer: HttpAnswer) -> bool:
-        """True for a 401 of the server itself; one that a sandbox's program answers is no affair of the credential."""
+        """True for a 401 of the server itself; a 401 of a program in the sandbox says nothing about the credential."""
         return answer.status == 401 and SESSION_HEADER not in answer.headers

@@ -33,7 +33,7 @@ class FetchedToken(ABC):
         """A token that is valid for a while yet. Cancelling one waiter does not disturb the others.
 
         Raises:
-            AuthenticationError: there is none to be had.
+            AuthenticationError: no token could be fetched.
         """
         if self._token is not None and self._clock() < self._expires:
             return self._token.reveal()

@@ -249,7 +249,9 @@ async def test_what_is_told(user: Notebook) -> None:
     assert "user-select:all" in data["text/html"]
     assert "may end in" in await user.says("")
     assert "memory of the interpreter" in await user.says("stats a")
-    assert "AGENTCUBE_TOKEN" in await user.says("config")
+    config = await user.says("config")
+    assert "AGENTCUBE_TOKEN" in config
+    assert "20 s" in config
     assert "Copy files and folders of this machine" in await user.says("help put")
     for command in ("new", "attach", "detach", "push", "%%sandbox"):
         assert command in await user.says("help")

@@ -28,7 +28,7 @@ class AgentRuntimeClient(SyncSessionClient[AsyncAgentRuntimeClient]):
         with AgentRuntimeClient("my-agent") as agent:
             answer = agent.invoke({"prompt": "Hello"})
 
-    Unlike with the stock SDK, constructing does no I/O, and the end of ``with`` deletes a session that the client
+    Unlike with the stock SDK, constructing does no I/O, and the end of `with` deletes a session that the client
     created.
     """
 

@@ -184,7 +184,7 @@ class CodeInterpreterClient(SyncSessionClient[AsyncCodeInterpreterClient]):
         env: Mapping[str, str] | None = None,
         working_dir: str | None = None,
     ) -> SyncCommandStream:
-        """See `AsyncCodeInterpreterClient.stream_command`; ``with`` and ``for`` in place of the asynchronous ones."""
+        """See `AsyncCodeInterpreterClient.stream_command`; `with` and `for` in place of the asynchronous ones."""
         self.open()
         stream = self._async().stream_command(command, timeout, env=env, working_dir=working_dir)
         return SyncCommandStream(stream)
