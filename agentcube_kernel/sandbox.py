@@ -155,7 +155,8 @@ class AsyncSandbox:
         try:
             await self.open()
         except BaseException:
-            await self._stop_quietly()
+            with contextlib.suppress(AgentCubeError):
+                await self.stop()
             raise
         return self
 
@@ -534,10 +535,6 @@ class AsyncSandbox:
             await self._channel.close()
         for run in list(self._runs.values()):
             run.leave()
-
-    async def _stop_quietly(self) -> None:
-        with contextlib.suppress(AgentCubeError):
-            await self.stop()
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:

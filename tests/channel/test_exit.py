@@ -326,3 +326,25 @@ def test_markdown_of_an_untrusted_sandbox_is_text_for_a_terminal_too() -> None:
     data = {"text/markdown": "\x1b]52;c;ZXZpbA==\x07*x*"}
     content = admit(event("display_data", {"data": data}), Trust.OFF).content
     assert content["data"] == {"text/plain": "]52;c;ZXZpbA==\x07*x*"}
+
+
+def test_usage_is_numbers_and_names() -> None:
+    """Nothing else is reported, and no number that could not be shown."""
+    usage = {
+        "hostname": "h\x1b]0;x\x07",
+        "pid": 7,
+        "kernel_cpu": float("nan"),
+        "kernel_memory": "much",
+        "cpu_count": 10**400,
+        "host_cpu_percent": 1.5,
+        "host_virtual_memory": {"total": 1, "used": None},
+        "running": "cell",
+        "more": {"x": 1},
+    }
+    assert exit.admit_reply(usage, "usage", Trust.ON) == {
+        "hostname": "h\N{REPLACEMENT CHARACTER}]0;x\N{REPLACEMENT CHARACTER}",
+        "pid": 7,
+        "host_cpu_percent": 1.5,
+        "host_virtual_memory": {"total": 1},
+        "running": "cell",
+    }

@@ -10,10 +10,12 @@ import pytest
 
 from agentcube_kernel import (
     AgentCubeError,
+    AsyncCodeInterpreterClient,
     CellTimeoutError,
     ClientStateError,
     ConfigurationError,
     GuestLostError,
+    GuestStartError,
 )
 from agentcube_kernel.channel.cell_run import CellRun
 from agentcube_kernel.channel.protocol import Event
@@ -251,6 +253,33 @@ async def test_no_limit_is_a_limit_too(sandbox: AsyncSandbox) -> None:
     assert (await sandbox.run_cell("1", timeout=float("inf"), queue_timeout=float("inf"))).text == "1"
 
 
+FORGED = "get_ipython().display_pub.outgoing.frame(b'E', 'forged', b'%s')"
+
+
+@pytest.mark.usefixtures("configured")
+@pytest.mark.parametrize(
+    ("forged", "outcome"),
+    [
+        ('{"t":"comm_reply","c":{}}', "GuestLostError"),
+        ('{"t":"execute_reply","c":{}}', "MalformedReply"),
+        ('{"t":"execute_reply","c":{"status":"ok","execution_count":-5}}', "None"),
+        ('{"t":"nonsense","c":{}}', "None"),
+        ('{"t":"stream","c":{"name":"stdout"}}', "None"),
+    ],
+)
+async def test_a_cell_that_forges_its_end_ends(forged: str, outcome: str) -> None:
+    """Whatever a cell says in its own name, its caller gets a result or an error, and the next cell runs."""
+    async with opened() as sandbox:
+        run = await sandbox.start_cell(FORGED % forged, cell_id="forged")
+        async with asyncio.timeout(20):
+            try:
+                ended = str((await run.result()).ename)
+            except GuestLostError as error:
+                ended = type(error).__name__
+        assert ended == outcome
+        assert (await sandbox.run_cell("1")).text == "1"
+
+
 @pytest.mark.usefixtures("configured")
 async def test_a_restart_ends_the_handles() -> None:
     """Running or waiting, read or not: each says what was lost, as often as it is asked."""
@@ -283,3 +312,28 @@ async def test_comms_and_questions_while_another_sandboxs_cell_runs() -> None:
         await holds.interrupt()
         assert (await second.run_cell("1")).text == "1"
         await second.close()
+
+
+@pytest.mark.usefixtures("needs_sessions", "configured")
+async def test_shell_cells_where_no_interpreter_can_start() -> None:
+    """They are handles too: output, exit code, interrupt; a Python cell says why it did not run."""
+    async with AsyncCodeInterpreterClient() as client:
+        await client.write_file("in the way", ".agentcube-kernel")
+        sandbox = AsyncSandbox(client)
+        with pytest.raises(GuestStartError):
+            await sandbox.start_cell("1")
+        run = await sandbox.start_cell("%%bash\necho out; echo err >&2; exit 3")
+        types = [event.type async for event in run.events()]
+        assert types == ["stream", "stream", "error", "execute_reply"]
+        result = await run.result()
+        assert (result.ename, run.started, run.ended) == ("CalledProcessError", True, True)
+        assert (await sandbox.run_cell("!echo hi", timeout=60)).stdout == "hi\n"
+        run = await sandbox.start_cell("!sleep 66")
+        await run.interrupt()
+        assert (await run.result()).ename == "KeyboardInterrupt"
+        with pytest.raises(CellTimeoutError, match="within"):
+            await sandbox.run_cell("!sleep 67", timeout=0.5)
+        left = await sandbox.start_cell("!sleep 68")
+        assert sandbox.execution_count == 0
+        await sandbox.close()
+        assert left.left
