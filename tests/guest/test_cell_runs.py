@@ -136,6 +136,15 @@ async def test_answers_and_their_order(sandbox: AsyncSandbox) -> None:
     assert (await sandbox.run_cell("a")).text == "'one'"
 
 
+@pytest.mark.parametrize("cell_id", ["x" * 1000, "a\n\x1b]0;b", "\N{GREEK SMALL LETTER ALPHA} ~", "\udc80"])
+async def test_odd_ids(sandbox: AsyncSandbox, cell_id: str) -> None:
+    """A front end may call its cells anything."""
+    run = await sandbox.start_cell("1", cell_id=cell_id)
+    async with asyncio.timeout(20):
+        assert (await run.result()).text == "1"
+    assert run.id == cell_id
+
+
 async def test_a_left_cell_speaks_in_the_background(sandbox: AsyncSandbox) -> None:
     """After `leave` the output is the sandbox's background output, and there is no result."""
     said: list[Event] = []
