@@ -295,7 +295,7 @@ class AsyncSandbox:
         """
         if not isinstance(code, str):
             raise ArgumentTypeError(f"code must be a str, not {type(code).__name__}.", name="code")
-        cell_id = cell_id or uuid.uuid4().hex
+        cell_id = well_formed(cell_id or uuid.uuid4().hex)
         try:
             async with self._ready() as channel:
                 task = cell_task(
@@ -418,6 +418,7 @@ class AsyncSandbox:
 
         It is handled also while a cell awaits something. Raises like `stream_cell`.
         """
+        message_id = well_formed(message_id)
         task = comm_task(type, content, metadata or {}, buffers, message_id)
         async with self._ready() as channel:
             try:

@@ -142,7 +142,7 @@ async def test_odd_ids(sandbox: AsyncSandbox, cell_id: str) -> None:
     run = await sandbox.start_cell("1", cell_id=cell_id)
     async with asyncio.timeout(20):
         assert (await run.result()).text == "1"
-    assert run.id == cell_id
+    assert run.id == cell_id.replace("\udc80", "?")
 
 
 async def test_a_left_cell_speaks_in_the_background(sandbox: AsyncSandbox) -> None:
