@@ -146,7 +146,8 @@ class AsyncSandbox:
         try:
             await self.open()
         except BaseException:
-            await self._stop_quietly()
+            with contextlib.suppress(AgentCubeError):
+                await self.stop()
             raise
         return self
 
@@ -288,7 +289,7 @@ class AsyncSandbox:
         """
         if not isinstance(code, str):
             raise ArgumentTypeError(f"code must be a str, not {type(code).__name__}.", name="code")
-        cell_id = cell_id or uuid.uuid4().hex
+        cell_id = well_formed(cell_id or uuid.uuid4().hex)
         try:
             async with self._ready() as channel:
                 task = cell_task(
@@ -412,6 +413,7 @@ class AsyncSandbox:
 
         It is handled also while a cell awaits something. Raises like `stream_cell`.
         """
+        message_id = well_formed(message_id)
         task = comm_task(type, content, metadata or {}, buffers, message_id)
         async with self._ready() as channel:
             try:
@@ -524,7 +526,3 @@ class AsyncSandbox:
             await self._channel.close()
         for run in list(self._runs.values()):
             run.leave()
-
-    async def _stop_quietly(self) -> None:
-        with contextlib.suppress(AgentCubeError):
-            await self.stop()

@@ -19,7 +19,7 @@ class CellResult:
     """`ok` or `error`."""
     execution_count: int
     events: tuple[Event, ...] = field(repr=False)
-    """All events in order, `execute_reply` included."""
+    """The events in order, `execute_reply` included; without those that `CellRun.events` gave to somebody else."""
     ename: str | None = None
     evalue: str | None = None
     traceback: tuple[str, ...] = field(default=(), repr=False)

@@ -7,7 +7,7 @@ import logging
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Protocol
 
-from ..errors import ClientStateError
+from ..errors import ClientStateError, GuestLostError
 from .cell_result import result_of
 
 if TYPE_CHECKING:
@@ -38,7 +38,9 @@ class CellRun:
     sandbox.
     """
 
-    def __init__(self, stream: EventStream, control: CellControl, *, silent: bool = False) -> None:
+    def __init__(
+        self, stream: EventStream, control: CellControl, *, silent: bool = False, started: bool = False
+    ) -> None:
         self._stream = stream
         self._control = control
         self._silent = silent
@@ -48,7 +50,9 @@ class CellRun:
         self._begun = asyncio.Event()
         self._collected: list[Event] = []
         self._collecting = asyncio.Lock()
-        self._started = False
+        self._started = started
+        if started:
+            self._begun.set()
         self._orders: set[asyncio.Task[None]] = set()
         self.on_change: Callable[[CellRun], None] = lambda run: None
         """Called when the cell has begun, and when it has ended or is left."""
@@ -90,17 +94,21 @@ class CellRun:
     async def events(self) -> AsyncGenerator[Event, None]:
         """Yield the events, each once and in order; the last is `execute_reply`.
 
-        Iterate inside `contextlib.aclosing`. Leaving early leaves the cell running and what it puts out for the next
+        Iterate inside `contextlib.aclosing`. Leaving early leaves the cell running, and what it puts out to the next
         reader.
 
         Raises:
             SessionNotFoundError, GuestLostError: the cell did not run, or was cut short; the message says what is lost.
             SandboxUnreachableError: no contact; the cell may be running on.
-            ClientStateError: somebody else is reading.
+            ClientStateError: somebody else is reading, or the cell was left and its output went elsewhere.
         """
         async with aclosing(self._stream.events()) as events:
             async for event in events:
                 yield event
+        if self._reply is None:
+            raise ClientStateError(
+                "This cell was left; its further output and its result went to the background."
+            )
 
     async def answer(self, text: str | None) -> None:
         """Answer the cell's `input_request`; None is an end of file. Delivered once."""
@@ -131,15 +139,14 @@ class CellRun:
         """Wait for the end and return the result; an exception in the cell is a result with the status `error`.
 
         Its `events` are those that nobody has taken through `events`, and always the reply. A cancelled call leaves
-        the cell running, and a later one goes on. Raises like `events`, and `ClientStateError` after `leave`.
+        the cell running, and a later one goes on. Raises like `events`.
         """
         async with self._collecting:
             async with aclosing(self.events()) as events:
                 async for event in events:
                     self._collected.append(event)
-            if self._reply is None:
-                raise ClientStateError("This cell was left, and its result went with its further output.")
             if not self._collected:
+                assert self._reply is not None
                 self._collected.append(self._reply)
             return result_of(self._collected)
 
@@ -172,5 +179,7 @@ class CellRun:
         return not (self._silent and event.type == "execute_input")
 
     def _over(self) -> None:
+        if not self.ended and not self._left:
+            self._stream.error = GuestLostError("The sandbox stopped talking in the middle of the cell.")
         self._begun.set()
         self.on_change(self)

@@ -96,6 +96,9 @@ async def _expired(
     run: CellRun, reader: asyncio.Task[T], timeout: float | None, queue_timeout: float | None
 ) -> float | None:
     """Wait for the reader's end; the limit that has passed before that, or None."""
+    if timeout is None and queue_timeout is None:
+        await asyncio.wait({reader})
+        return None
     begun = asyncio.get_running_loop().create_task(run.begun())
     try:
         await asyncio.wait({reader, begun}, timeout=queue_timeout, return_when=asyncio.FIRST_COMPLETED)

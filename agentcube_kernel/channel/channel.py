@@ -21,6 +21,7 @@ from .event_stream import EventStream
 from .events import Form, event_type
 from .exit import admit, admit_reply
 from .recovery import Recovery
+from .shapes import identifier
 from .trust import Trust
 
 if TYPE_CHECKING:
@@ -138,14 +139,15 @@ class Channel:
 
     def submit(self, task: Task) -> EventStream:
         """Send a cell or comm message on its way; its events come out of the stream that is returned."""
-        stream = self._streams[task["id"]] = EventStream(task["id"])
+        # As events name it after the exit, however odd the id that a front end has chosen.
+        stream = self._streams[identifier(task["id"])] = EventStream(task["id"])
         self._unsent.append(task)
         self._drive({"op": "run"})
         return stream
 
     def leave(self, cell_id: str) -> None:
         """No longer collect the events of a cell or comm message: they are background events from now on."""
-        self._streams.pop(cell_id, None)
+        self._streams.pop(identifier(cell_id), None)
 
     def _drive(self, request: dict[str, Any]) -> None:
         """Make the call that listens from now on; the one before it comes home empty."""

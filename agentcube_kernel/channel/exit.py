@@ -7,7 +7,7 @@ pass, cleaned, and held to what the sandbox is trusted with.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..text import harmless, one_line, terminal_text
 from .events import Form, event_type
@@ -131,9 +131,25 @@ def _comm_info(reply: Content, policy: Policy) -> Content:
     }
 
 
+_USAGE_NUMBERS = ("pid", "kernel_cpu", "kernel_memory", "cpu_count", "host_cpu_percent")
+
+
 def _usage_reply(reply: Content, policy: Policy) -> Content:
-    usage: Content = json_data(reply, harmless)
+    usage: Content = {key: reply[key] for key in _USAGE_NUMBERS if _is_number(reply.get(key))}
+    memory = reply.get("host_virtual_memory")
+    if isinstance(memory, dict):
+        usage["host_virtual_memory"] = {
+            harmless(key): value for key, value in memory.items() if _is_number(value)
+        }
+    for key in ("hostname", "running"):
+        if isinstance(reply.get(key), str):
+            usage[key] = identifier(reply[key])
     return usage
+
+
+def _is_number(value: object) -> bool:
+    """Whether it can be shown and reckoned with; JSON knows numbers that no float can hold."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
 _REPLIES: Mapping[str, Callable[[Content, Policy], Content]] = {
@@ -145,6 +161,6 @@ _REPLIES: Mapping[str, Callable[[Content, Policy], Content]] = {
 }
 
 
-def admit_text(text: Any, limit: int = 2000) -> str:
-    """What a sandbox said for an error message of ours: the end of it, without control characters but line ends."""
+def admit_text(text: object, limit: int = 2000) -> str:
+    """What a sandbox said, for an error message of ours: the end of it, without control characters but line ends."""
     return harmless(str(text)[-limit:].strip(), lines=True)

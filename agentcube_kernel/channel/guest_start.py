@@ -16,6 +16,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from ..errors import GuestStartError
+from .exit import admit_text
 from .ipython_archive import IPythonArchive, build_archive
 from .protocol import VERSION, Answer, IncompleteAnswerError, ProtocolError, decode_answer
 
@@ -110,7 +111,7 @@ def _parse(stdout: str, stderr: str, exit_code: int) -> dict[str, Any]:
             )
         if exit_code in (-1, 124):
             raise IncompleteAnswerError("the guest's start was stopped")
-        detail = stderr.strip()[-2000:]
+        detail = admit_text(stderr)
         if "No space left" in detail:
             raise _storage_error(errno.ENOSPC, detail)
         raise GuestStartError(
@@ -134,8 +135,8 @@ def _read(report: dict[str, Any]) -> Hello:
         return Hello(pid=pid, fd=fd, answer=decode_answer(answer), started=report.get("started") is True)
     if error == "gone":
         raise GuestNotRunningError
-    version = ".".join(str(part) for part in report.get("pyversion", [])[:3])
-    detail = str(report.get("detail", ""))[:4000]
+    version = _dotted(report.get("pyversion"))
+    detail = admit_text(report.get("detail", ""), 4000)
     if error == "too_old":
         raise GuestStartError(
             f"python3 in this sandbox is {version}; cells need {_dotted(OLDEST_PYTHON)} or newer. Shell cells (%%bash, "
@@ -153,23 +154,27 @@ def _read(report: dict[str, Any]) -> Hello:
             "start a new session."
         )
     if error == "os":
-        raise _storage_error(int(report.get("errno", 0)), detail)
-    raise GuestStartError(f"The guest could not be started in the sandbox: {detail or error}")
+        raise _storage_error(report.get("errno"), detail)
+    raise GuestStartError(
+        f"The guest could not be started in the sandbox: {detail or admit_text(error, 200)}"
+    )
 
 
-def _storage_error(number: int, detail: str) -> GuestStartError:
+def _storage_error(number: object, detail: str) -> GuestStartError:
     reasons = {
         errno.ENOSPC: "its disk is full. Delete files there (%%bash works without the guest), or use a new session.",
         errno.EDQUOT: "its disk quota is used up. Delete files there (%%bash works without the guest).",
         errno.EROFS: "its workspace is read-only. Use a CodeInterpreter whose workspace can be written.",
         errno.EACCES: "its workspace cannot be written by its user. Use a CodeInterpreter whose workspace can be.",
     }
-    reason = reasons.get(number, "an operation of its system failed.")
+    known = number if isinstance(number, int) else 0
+    reason = reasons.get(known, "an operation of its system failed.")
     return GuestStartError(f"The guest cannot work in this sandbox: {reason} It says: {detail}")
 
 
-def _dotted(version: tuple[int, int]) -> str:
-    return f"{version[0]}.{version[1]}"
+def _dotted(version: object) -> str:
+    numbers = version[:3] if isinstance(version, list | tuple) else ()
+    return ".".join(str(part) for part in numbers if isinstance(part, int))
 
 
 async def _ship(runner: CommandRunner, archive: IPythonArchive, notify: Callable[[str], None] | None) -> None:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import Delivery, GuestStartError, RequestTooLargeError
+from .exit import admit_text
 from .protocol import (
     ARGUMENT_LIMIT,
     LINE_LIMIT,
@@ -155,11 +156,11 @@ class Relay:
         if output == "full\n":
             raise GuestStartError(
                 "The sandbox could not store the request: its disk is full or read-only. "
-                f"It says: {result.stderr.strip()[:300]}"
+                f"It says: {admit_text(result.stderr, 300)}"
             )
         if not output and result.exit_code not in (0, -1, 124):
             raise ProtocolError(
-                f"the relay ended with exit code {result.exit_code}: {result.stderr.strip()[:300] or 'no message'}"
+                f"the relay ended with exit code {result.exit_code}: {admit_text(result.stderr, 300) or 'no message'}"
             )
         if not output:
             raise IncompleteAnswerError("the relay was stopped before the guest had answered")

@@ -43,7 +43,7 @@ def start_shell_cell(runner: _Executes, command: list[str], cell_id: str, *, sil
     An interrupted or left cell is no longer waited for; its command may run on in the sandbox.
     """
     stream = EventStream(cell_id)
-    return CellRun(stream, _ShellCell(runner, command, stream), silent=silent)
+    return CellRun(stream, _ShellCell(runner, command, stream), silent=silent, started=True)
 
 
 class _ShellCell:

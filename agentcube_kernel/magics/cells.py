@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..channel.cell_wait import wait_for_cell
 from ..channel.events import Form, event_type
-from ..errors import AgentCubeError, GuestLostError
+from ..errors import AgentCubeError
 from ..frontend.waiting import told_of_waiting
 from .usage import remote_error
 
@@ -83,7 +83,7 @@ class NamedCell:
             self.display.finish()
 
     async def _show(self, sandbox: AsyncSandbox, run: CellRun) -> CellEnd:
-        reply: dict[str, Any] | None = None
+        reply: dict[str, Any] = {}
         has_result = False
         answers: set[asyncio.Task[None]] = set()
         try:
@@ -101,10 +101,6 @@ class NamedCell:
             for task in answers:
                 task.cancel()
         self.entry.used()
-        if reply is None:
-            raise GuestLostError(
-                "The sandbox stopped talking in the middle of the cell.", session_id=sandbox.session_id
-            )
         return CellEnd(
             name=self.entry.name,
             session_id=sandbox.session_id,

@@ -19,6 +19,7 @@ import pytest
 from agentcube_kernel import (
     AgentRuntimeClient,
     CellResult,
+    CellTimeoutError,
     ClientStateError,
     CodeInterpreterClient,
     CommandExecutionError,
@@ -301,6 +302,31 @@ def test_sandbox_ctrl_c(configured: dict[str, str]) -> None:
         send=("ready", signal.SIGINT),
     )
     assert shown.split() == ["ready", "interrupted", "1"]
+
+
+def test_a_running_cell_is_a_handle(configured: dict[str, str]) -> None:
+    """The synchronous handle has events, answers, an interrupt of exactly its cell, and the result."""
+    with Sandbox() as sandbox:
+        run = sandbox.start_cell("input('name? ')", allow_stdin=True)
+        for event in run.events():
+            if event.type == "input_request":
+                run.answer("Ann")
+        assert (run.ended, run.result().ok) == (True, True)
+        holds = sandbox.start_cell("import threading; threading.Event().wait(60)")
+        waits = sandbox.start_cell("1")
+        holds.begun()
+        waits.interrupt()
+        assert (waits.result().ename, waits.started, holds.ended) == ("KeyboardInterrupt", False, False)
+        assert repr(holds).startswith("<SyncCellRun ")
+        holds.interrupt()
+        assert holds.result().ename == "KeyboardInterrupt"
+        run = sandbox.start_cell("2")
+        run.leave()
+        assert run.left or run.ended
+        assert run.id
+        assert sandbox.run_cell("3", timeout=60).ok
+        with pytest.raises(CellTimeoutError, match="was interrupted"):
+            sandbox.run_cell("while True: pass", timeout=0.5)
 
 
 def test_agent_runtime(configured: dict[str, str], needs_embedded: None) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import psutil
+
 from tests.kernel.conftest import StartKernel
 
 TAIL = {"hist_access_type": "tail", "raw": True, "output": False}
@@ -64,3 +66,15 @@ async def test_a_history_file_that_cannot_be_used_does_not_stop_the_kernel(
     user = await start_kernel(arguments=[f"--HistoryManager.hist_file={broken}"])
     assert (await user.run("1 + 1")).result == "2"
     assert (await user.ask("history_request", {**TAIL, "n": 1}))["status"] in ("ok", "error")
+
+
+async def test_a_sandbox_cannot_make_the_history_large(start_kernel: StartKernel) -> None:
+    """A number that a cell has set itself is shown beside the cell, and the history goes on from its own."""
+    user = await start_kernel(arguments=["--HistoryManager.hist_file=:memory:"])
+    await user.run("kept = 1")
+    await user.run("get_ipython().execution_count = 100_000_000")
+    before = psutil.Process(user.pid).memory_info().rss
+    assert (await user.run("last = 2")).count == 100_000_000
+    assert psutil.Process(user.pid).memory_info().rss - before < 50_000_000
+    tail = (await user.ask("history_request", {**TAIL, "n": 1}))["history"]
+    assert tail == [[1, 3, "last = 2"]]

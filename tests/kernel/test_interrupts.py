@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 
 import pytest
 
+from agentcube_kernel import AsyncCodeInterpreterClient, AsyncSandbox
 from tests.kernel.conftest import StartKernel
 from tests.kernel.frontend import NOT_THERE, FrontEnd
 
@@ -125,3 +127,28 @@ async def test_an_interrupt_at_any_moment_leaves_something_to_see(kernel: FrontE
             assert error["ename"] == "KeyboardInterrupt"
             assert error["traceback"] == done.content["traceback"] != []
     assert (await kernel.run("1 + 1")).result == "2"
+
+
+@pytest.mark.usefixtures("needs_sessions", "configured")
+async def test_an_interrupt_of_a_waiting_cell_ends_just_that(kernel: FrontEnd) -> None:
+    """A cell behind one of another program ends at once without having run; the other cell goes on."""
+    await kernel.run("import os; ran = False")
+    session = (await kernel.run("%sandbox info")).of_type("display_data")[0]["data"]["text/plain"]
+    found = re.search(r"[0-9a-f-]{36}", session)
+    assert found is not None
+    async with AsyncSandbox(AsyncCodeInterpreterClient(session_id=found[0])) as other:
+        holds = await other.start_cell("import threading; gate = threading.Event(); gate.wait(60); 'done'")
+        await holds.begun()
+        cell = kernel.begin("ran = True")
+        await kernel.until(
+            lambda m: m["msg_type"] == "stream" and "Waiting: session" in m["content"]["text"], timeout=20
+        )
+        await kernel.interrupt()
+        done = await kernel.end(cell, timeout=10)
+        assert done.content["ename"] == "KeyboardInterrupt"
+        assert "not run" in done.content["evalue"]
+        assert len(done.of_type("error")) == 1
+        assert not holds.ended
+        await holds.interrupt()
+        await holds.result()
+        assert (await kernel.run("ran")).result == "False"
