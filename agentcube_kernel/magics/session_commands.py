@@ -150,6 +150,16 @@ async def use(context: Context, args: argparse.Namespace) -> Answer:
     return view(entry, context)
 
 
+@command("rename", completes="sandbox")
+@argument("name", metavar="NAME", help="a sandbox's name or session id")
+@argument("new", metavar="NEW", help="its name from now on")
+async def rename(context: Context, args: argparse.Namespace) -> Answer:
+    """Give a sandbox another name."""
+    entry = context.registry.find(args.name)
+    await context.registry.rename(entry, args.new)
+    return view(entry, context)
+
+
 @command("list")
 async def list_(context: Context, args: argparse.Namespace) -> Answer:
     """List the sandboxes of this notebook, and the sessions that it kept earlier."""

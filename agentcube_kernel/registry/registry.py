@@ -207,6 +207,21 @@ class Registry:
         if entry is self.current:
             await self.note_current()
 
+    async def rename(self, entry: Entry, name: str) -> None:
+        """Give an entry another name, here and for whoever finds its session later.
+
+        Raises:
+            SandboxNameError: the name is taken, or cannot be a name.
+        """
+        current = entry is self.current
+        entry.name = self.check_new_name(name)
+        # In its place: the order of the names is the order in which sandboxes were made.
+        self._entries = {e.name: e for e in self._entries.values()}
+        if current:
+            self._current = entry.name
+        if entry.session_id is not None and entry.ownership is Ownership.OWNED:
+            await self.keeper.note(entry.session_id, name=entry.name)
+
     async def remove(self, entry: Entry) -> None:
         """Take an entry out; if it was the current one, the one added last becomes that."""
         await entry.end_tasks()

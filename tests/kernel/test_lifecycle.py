@@ -26,6 +26,16 @@ async def session_of(user: FrontEnd) -> str:
     return record.session_id
 
 
+async def noted_as_running(user: FrontEnd) -> None:
+    """Wait until the kernel has written down that it waits for a cell."""
+    async with asyncio.timeout(10):
+        while True:
+            record = await asyncio.to_thread(Ledger().get_kernel, user.manager.connection_file)
+            if record is not None and record.guest is not None and "running_cell" in record.guest:
+                return
+            await asyncio.sleep(0.05)
+
+
 async def is_there(session_id: str) -> bool:
     client = AsyncCodeInterpreterClient(session_id=session_id)
     await client.open()
@@ -130,16 +140,23 @@ async def test_restart_in_the_middle_of_a_cell(start_kernel: StartKernel) -> Non
     assert (done.result, done.count) == ("2", 1)
 
 
-@pytest.mark.usefixtures("needs_sessions")
+@pytest.mark.usefixtures("needs_sessions", "configured")
 async def test_a_crashed_kernel_goes_on_where_it_was(start_kernel: StartKernel) -> None:
     """Killed in the middle of a cell and started again: the variables and the rest of the output are there."""
     user = await start_kernel()
     await user.run("x = 41")
-    cell = user.begin("import time\nprint('before')\ntime.sleep(3)\nprint('after')\nx += 1\nprint('end')")
+    cell = user.begin(
+        "import os, time\nprint('before')\nwhile not os.path.exists('go'):\n    time.sleep(0.02)\n"
+        "print('after')\nx += 1\nprint('end')"
+    )
     await user.printed(cell, "before")
     session_id = await session_of(user)
+    await noted_as_running(user)
     await user.kill_and_start_again()
-    done = await user.run("x")
+    next_cell = user.begin("x")
+    async with AsyncCodeInterpreterClient(session_id=session_id) as client:
+        await client.write_file("", "go")
+    done = await user.end(next_cell)
     assert done.result == "42"
     assert "goes on in the same sandbox" in done.text("stderr")
     assert done.text() == "after\nend\n"

@@ -154,13 +154,14 @@ async def test_a_crashed_kernel_finds_its_sandboxes_again(
         await user.cell("home = 1")
         await user.cell("%sandbox new extra")
         await user.cell("there = 2")
-        ids = [await user.session_id("main"), await user.session_id("extra")]
+        await user.cell("%sandbox rename extra other")
+        ids = [await user.session_id("main"), await user.session_id("other")]
         await user.kill_and_start_again()
         assert (await user.run("there")).result == "2"
         await user.cell("%sandbox use main")
         assert (await user.run("home")).result == "1"
-        assert [await user.session_id("main"), await user.session_id("extra")] == ids
+        assert [await user.session_id("main"), await user.session_id("other")] == ids
         await asyncio.sleep(TAKEOVER_SECONDS + 2)  # longer than the reaper of the first kernel waits
         await user.cell("%sandbox info main")
-        await user.cell("%sandbox info extra")
+        await user.cell("%sandbox info other")
     await only(gateway_folder, set())
