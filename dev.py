@@ -2,6 +2,7 @@
 
     python3 dev.py lab     JupyterLab on notebooks/quickstart.ipynb, on the embedded gateway
     python3 dev.py test    the linters, the type checker and the tests; with --all also those that are slow
+    python3 dev.py coverage    which lines the tests reach, in every process: kernels, gateways and guests too
     python3 dev.py bench   the benchmarks
 
 What comes after the command is passed on to JupyterLab, pytest or the benchmarks.
@@ -13,6 +14,7 @@ import configparser
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,7 +26,33 @@ ROOT = Path(__file__).resolve().parent
 VENVS = ROOT / ".venv"
 NOTEBOOK = ROOT / "notebooks" / "quickstart.ipynb"
 # The extra of pyproject.toml that each command needs.
-EXTRAS = {"lab": "lab", "test": "test", "bench": "test"}
+EXTRAS = {"lab": "lab", "test": "test", "bench": "test", "coverage": "test"}
+
+# Takes the place of an environment's Python, so that every process is measured: those of a sandbox, which have an
+# environment of their own, and the guest's supervisor, which runs without site-packages (-S).
+MEASURED_PYTHON = """\
+#!/bin/bash
+export COVERAGE_PROCESS_START={settings}
+measure='import sys; sys.path.append("{packages}"); import coverage; coverage.process_startup(); sys.path.pop()'
+if [ "$1 $2 $3" = "-I -S -c" ]; then code=$4; shift 4; set -- -I -S -c "$measure
+$code" "$@"; fi
+exec -a "$0" {python} "$@"
+"""
+COVERAGE_SETTINGS = """\
+[run]
+branch = true
+parallel = true
+sigterm = true
+source_pkgs = agentcube_kernel, _agentcube_guest
+data_file = {folder}/data
+disable_warnings = module-not-imported, no-data-collected, module-not-measured, couldnt-parse
+[paths]
+source =
+    {root}/agentcube_kernel
+    */_agentcube_guest
+[report]
+omit = */guest/boot.py
+"""
 
 
 def main(arguments: list[str]) -> int:
@@ -36,7 +64,9 @@ def main(arguments: list[str]) -> int:
         return 0 if arguments and arguments[0] in ("-h", "--help") else 2
     command, passed_on = arguments[0], arguments[1:]
     try:
-        python = environment(EXTRAS[command])
+        python = environment(
+            EXTRAS[command], VENVS / ("coverage" if command == "coverage" else EXTRAS[command])
+        )
     except subprocess.CalledProcessError as error:
         return fail(
             f"The environment could not be set up: {' '.join(error.cmd)} ended with {error.returncode}."
@@ -44,7 +74,7 @@ def main(arguments: list[str]) -> int:
     except OSError as error:
         return fail(f"The environment could not be set up: {error}. Is the package index reachable?")
     os.environ["PATH"] = f"{python.parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    return {"lab": lab, "test": test, "bench": bench}[command](python, passed_on)
+    return {"lab": lab, "test": test, "bench": bench, "coverage": coverage}[command](python, passed_on)
 
 
 def lab(python: Path, arguments: list[str]) -> int:
@@ -70,6 +100,32 @@ def test(python: Path, arguments: list[str]) -> int:
     return fail(f"Failed: {'; '.join(failed)}") if failed else 0
 
 
+def coverage(python: Path, arguments: list[str]) -> int:
+    """Run the tests, all or those that pytest is told to, and print the lines that nothing has reached."""
+    folder = VENVS / "coverage" / "measured"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    settings = folder / "settings"
+    settings.write_text(COVERAGE_SETTINGS.format(folder=folder, root=ROOT))
+    wrapped = python.parent / "measured"
+    if not wrapped.exists():
+        real = os.path.realpath(python)
+        packages = next((python.parents[1] / "lib").glob("python*/site-packages"))
+        (packages / "measured.pth").write_text("import coverage; coverage.process_startup()\n")
+        wrapped.write_text(MEASURED_PYTHON.format(settings=settings, packages=packages, python=real))
+        wrapped.chmod(0o755)
+        for name in ("python", "python3", os.path.basename(real)):
+            (python.parent / name).unlink(missing_ok=True)
+            (python.parent / name).symlink_to(wrapped)
+    # An isolated sandbox could not write down what it has reached.
+    os.environ["AGENTCUBE_GATEWAY_BUBBLEWRAP"] = "0"
+    status = run(python, "-m", "pytest", *(arguments or ("-n", "3", "--dist", "loadfile")))
+    data = ["-m", "coverage", "combine", "--quiet", "--rcfile", str(settings)]
+    run(python, *data)
+    run(python, "-m", "coverage", "report", "--rcfile", str(settings), "--skip-covered", "--show-missing")
+    return status
+
+
 def bench(python: Path, arguments: list[str]) -> int:
     """Print the table of ratios."""
     return run(python, "-m", "benchmarks", *arguments)
@@ -92,9 +148,8 @@ def fail(message: str) -> int:
     return 1
 
 
-def environment(extra: str) -> Path:
-    """Make the virtual environment of an extra unless it is there and up to date, and return its Python."""
-    folder = VENVS / extra
+def environment(extra: str, folder: Path) -> Path:
+    """Make a virtual environment with an extra unless it is there and up to date, and return its Python."""
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     stamp = folder / "installed"
     wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + sys.version.encode()).hexdigest()

@@ -33,6 +33,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("agentcube_kernel.channel")
 
+# Theory of operation: drives
+# ---------------------------
+# A *drive* is the task that makes calls while something is expected: `run` with what has not certainly arrived, then
+# `poll` after `poll`. Each cell or comm message starts a new drive, since its call is to leave at once; the guest sends
+# the call that the older drive holds home empty, and that drive, no longer the latest, ends without another call. So at
+# any time one drive listens, and requests that overtake each other do no harm: ids make each of them happen once, and
+# numbers make each entry arrive once. Only the latest drive's failure fails the open streams. A stream that nobody
+# drains holds up only itself: past its limit the oldest text of a run that is not read is dropped.
+
 _JOINED = 256 * 1024
 
 Task = dict[str, Any]

@@ -34,6 +34,11 @@ class SlowManager:
         """Answer creations from now on."""
         self._going.set()
 
+    def hold(self) -> None:
+        """Hold creations back from now on."""
+        self._going.clear()
+        self._asked.clear()
+
     def refuse(self, status: int, content: dict[str, Any]) -> None:
         """Answer creations with this error from now on."""
         self._refusal = (status, content)
