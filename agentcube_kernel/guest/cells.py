@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 #   can hold the main thread for as long as it likes, and only user code waits for it.
 # * SIGINT is the only signal that means something, and its handler runs in the main thread between any two bytecodes.
 #   Where user code is on the stack it raises KeyboardInterrupt there. Where the loop has control it cancels the cell's
-#   task, and never raises: an exception inside asyncio's own code is a wake-up that is lost, and a task that never ends.
+#   task, and never raises: an exception inside asyncio's own code loses a wake-up, and its task never ends.
 #   A loop that user callbacks hog does not come round to cancelling, so a thread sends the signal again until it has.
 # * The one lock is `Outgoing`'s. Whoever holds it runs no user code and is not interrupted (`defers_interrupt`): an
 #   interrupt that arrives then is raised when the lock is free. Hence a frame is sent whole or not at all.
