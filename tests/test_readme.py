@@ -22,7 +22,7 @@ COMMANDS = [
     for block in re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     for line in block.splitlines()
 ]
-OUTPUTS = ("hello\n 21\n", "42\n\n")
+OUTPUTS = ("21\n", "hello\n 21\n", "42\n\n")
 
 
 def run(command: list[str], env: Mapping[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
