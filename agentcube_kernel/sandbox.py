@@ -136,6 +136,8 @@ class AsyncSandbox:
         self._recovery: Recovery | None = None
         self._runs: dict[str, CellRun] = {}
         self._lost: Exception | None = None
+        self._untold: Exception | None = None  # a loss that nobody was waiting to hear of
+        self._calls = 0
         self._fresh_guest_needed = True
         self._closed = False
 
@@ -195,10 +197,14 @@ class AsyncSandbox:
 
         Raises:
             AgentCubeError: whatever the client raises when it creates a session; `GuestStartError` when no
-                interpreter can be started; `GuestLostError` when the guest to take over is no more.
+                interpreter can be started; `GuestLostError` when the guest to take over is no more. A loss that was
+                noticed while nobody waited is told here, once; the next call starts anew.
         """
         if self._closed:
             raise ClientStateError("This sandbox is closed; make a new one.", session_id=self.session_id)
+        untold, self._untold = self._untold, None
+        if untold is not None:
+            raise untold
         if not self._fresh_guest_needed:
             return
         await self._opening.join()
@@ -215,7 +221,7 @@ class AsyncSandbox:
                 trust=lambda: self.trust,
                 on_background=lambda event: self.on_background and self.on_background(event),
                 on_notice=lambda text: self.on_notice and self.on_notice(text),
-                on_loss=self._note,
+                on_loss=self._lose,
                 env=self._env,
                 timings=self.timings,
             )
@@ -224,7 +230,7 @@ class AsyncSandbox:
         except Exception as exc:
             self._note(exc)
             raise
-        self._lost, self._fresh_guest_needed = None, False
+        self._lost, self._untold, self._fresh_guest_needed = None, None, False
 
     async def _find_guest(self, channel: Channel) -> None:
         ref = self._take_over
@@ -250,6 +256,11 @@ class AsyncSandbox:
         self.client = self._new_client()
         self._take_over = None
 
+    def _lose(self, exc: Exception) -> None:
+        self._note(exc)
+        if not self._runs and not self._calls:
+            self._untold = exc
+
     def _note(self, exc: BaseException) -> None:
         """Remember what a failure means for the next call."""
         if isinstance(exc, SessionNotFoundError | GuestLostError):
@@ -260,9 +271,11 @@ class AsyncSandbox:
         await self.open()
         assert self._channel is not None
         self.last_used = time.time()
+        self._calls += 1
         try:
             yield self._channel
         finally:
+            self._calls -= 1
             self.last_used = time.time()
 
     # Cells.
@@ -461,7 +474,7 @@ class AsyncSandbox:
             raise
         self.execution_count = 0
         self._recovery, self.recovered = None, []
-        self._lost, self._fresh_guest_needed = None, False
+        self._lost, self._untold, self._fresh_guest_needed = None, None, False
 
     # Questions.
 

@@ -172,6 +172,18 @@ async def test_an_interpreter_that_ends_between_cells() -> None:
         assert (await sandbox.run_cell("1")).ok
 
 
+async def test_a_loss_that_nobody_waited_for_is_told() -> None:
+    """An interpreter that ends while only its threads are listened to is told by the next call."""
+    async with opened() as sandbox:
+        await sandbox.run_cell("import os, threading; threading.Timer(0.3, os._exit, [7]).start()")
+        async with asyncio.timeout(20):
+            while sandbox.state is not SandboxState.LOST:  # noqa: ASYNC110 - the next call is what tells of it
+                await asyncio.sleep(0.02)
+        with pytest.raises(GuestLostError, match="status 7"):
+            await sandbox.run_cell("1")
+        assert (await sandbox.run_cell("2")).text == "2"
+
+
 async def test_a_supervisor_that_is_killed_is_noticed() -> None:
     """Even the death of everything at once is told, at once, and the next cell starts anew."""
     async with opened() as sandbox:

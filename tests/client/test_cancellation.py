@@ -56,6 +56,7 @@ def _sleeping() -> list[psutil.Process]:
     ]
 
 
+@pytest.mark.timeout(120)
 async def test_two_hundred_tasks(client: AsyncCodeInterpreterClient) -> None:
     """200 tasks share one client; half of them are cancelled; then its whole limit is there again."""
     rng = random.Random(11)
@@ -67,8 +68,10 @@ async def test_two_hundred_tasks(client: AsyncCodeInterpreterClient) -> None:
     results = await asyncio.gather(*tasks, return_exceptions=True)
     for number, result in enumerate(results):
         assert result == f"{number}\n" or (number in doomed and isinstance(result, asyncio.CancelledError))
-    async with asyncio.timeout(20):
-        assert len(await asyncio.gather(*(client.health() for _ in range(200)))) == 200
+    # Stopping a hundred commands keeps a small machine busy for a while.
+    async with asyncio.timeout(50):
+        runs = [client.data_plane.execute(["true"], timeout=45) for _ in range(200)]
+        assert len(await asyncio.gather(*runs)) == 200
 
 
 async def test_limit_is_kept() -> None:
