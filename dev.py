@@ -94,7 +94,7 @@ def test(python: Path, arguments: list[str]) -> int:
         # Much of the time is spent waiting, so that more processes than two help even two processors.
         checks = [*lint, ("-m", "pytest", "-n", "3", "--dist", "loadfile")]
         if everything:
-            # One after the other: browsers, and suites in environments of their own, want the machine to themselves.
+            # One after the other: such suites want the machine to themselves.
             checks.append(("-m", "pytest", "-m", "rare"))
     failed = [" ".join(check) for check in checks if run(python, *check)]
     return fail(f"Failed: {'; '.join(failed)}") if failed else 0
