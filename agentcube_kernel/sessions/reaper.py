@@ -76,6 +76,7 @@ class Reaper:
         self._ledger = ledger
         self._token = token
         self._owners: dict[ProcessIdentity, _Owner] = {}
+        self._connected: list[_Owner] = []
         self._connections = 0
         self._work: set[asyncio.Task[None]] = set()
         self._busy = asyncio.Condition()
@@ -136,6 +137,7 @@ class Reaper:
         _learn(owner, hello["access"])
         self._owners[owner.identity] = owner
         await _answer(writer, {"ok": True})
+        self._connected.append(owner)
         self._spawn(self._sweep(owner))
         reading = asyncio.ensure_future(reader.readline())
         # A child that the owner has forked may hold the connection open, so its end alone tells nothing.
@@ -145,7 +147,18 @@ class Reaper:
                 break
         if reading.done() and not reading.cancelled() and reading.exception() is None:
             owner.at_once = reading.result().strip() == NOW
+        self._connected.remove(owner)
+        self._leave_to_another(owner)
         self._spawn(self._bury(owner))
+
+    def _leave_to_another(self, owner: _Owner) -> None:
+        """One of several that a process has connected with is gone: what the process owns is left to the next."""
+        others = [other for other in self._connected if other.identity == owner.identity]
+        if others and self._owners.get(owner.identity) is owner:
+            heir = self._owners[owner.identity] = others[-1]
+            heir.access |= owner.access
+            heir.unrecorded |= owner.unrecorded
+            owner.unrecorded = {}
 
     async def _bury(self, owner: _Owner) -> None:
         """Delete what an owner has left, unless somebody takes it over in time."""
