@@ -42,10 +42,10 @@ def endpoint_from(environ: Mapping[str, str]) -> Endpoint | None:
 
 
 @contextlib.contextmanager
-def start_embedded(home: Path, *arguments: str) -> Iterator[Endpoint]:
+def start_embedded(home: Path, *arguments: str, python: str = sys.executable) -> Iterator[Endpoint]:
     """Run `agentcube-kernel serve` for the length of a `with` block; its sandboxes end with it."""
     home.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "agentcube_kernel.cli.main", "serve", "--json", *arguments]
+    command = [python, "-m", "agentcube_kernel.cli.main", "serve", "--json", *arguments]
     log_path = home / "serve.log"
     with log_path.open("wb") as log:
         process = subprocess.Popen(

@@ -80,7 +80,8 @@ class Namespace:
 
     def _here(self, path: str) -> str:
         """Where a path of the sandbox is on the host."""
-        if is_within(path, _TMP) and not is_within(path, self.folder):
+        mounted = any(is_within(path, place) for place in (self.folder, *self.view.read_only))
+        if is_within(path, _TMP) and not mounted:
             return os.path.join(self.folder, path.lstrip("/"))
         if path in ("/etc/passwd", "/etc/group"):
             return os.path.join(self.folder, os.path.basename(path))
@@ -151,10 +152,12 @@ class Isolation:
 
     def _command(self, folder: str = "") -> list[str]:
         assert self.view is not None
-        options = [*_NAMESPACES, "--die-with-parent", *self.view.options()]
+        # Its own /tmp comes first: an environment that lies in the host's is to be seen in it.
+        temporary = ("--bind", os.path.join(folder, "tmp"), _TMP) if folder else ()
+        options = [*_NAMESPACES, "--die-with-parent", *self.view.options(*temporary)]
         if folder:
             accounts = _write_accounts(folder)
-            options += ["--bind", os.path.join(folder, "tmp"), _TMP, "--bind", folder, folder]
+            options += ["--bind", folder, folder]
             for name, path in accounts.items():
                 options += ["--ro-bind", path, f"/etc/{name}"]
         return [self.bubblewrap, *options, "--remount-ro", "/", "--chdir", "/"]

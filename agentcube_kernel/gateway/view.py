@@ -85,9 +85,9 @@ class View:
         real = os.path.realpath(path)
         return any(is_within(real, os.path.realpath(place)) for place in self.read_only)
 
-    def options(self) -> list[str]:
-        """The view as options of bubblewrap."""
-        options = ["--tmpfs", "/"]
+    def options(self, *mounts: str) -> list[str]:
+        """The view as options of bubblewrap; `mounts` are those that parts of the view may lie below."""
+        options = ["--tmpfs", "/", *mounts]
         for place in self.read_only:
             # A file such as /etc/resolv.conf may be a link to where nothing is in the view.
             options += ["--ro-bind", os.path.realpath(place), place]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -91,11 +92,11 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Start:
     """Run one more gateway, with environment variables of its own, for the length of a `with` block."""
 
     @contextlib.contextmanager
-    def run(**variables: str) -> Iterator[Server]:
+    def run(python: str = sys.executable, **variables: str) -> Iterator[Server]:
         before = dict(os.environ)
         os.environ.update(variables)
         try:
-            running = start_embedded(tmp_path_factory.mktemp("serve"))
+            running = start_embedded(tmp_path_factory.mktemp("serve"), python=python)
             with running as endpoint:
                 token = endpoint.env["AGENTCUBE_TOKEN"]
                 headers = {"authorization": f"Bearer {token}"}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import site
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,6 +89,22 @@ def test_python_and_its_packages_are_there(session: Session) -> None:
     assert session.execute("python3", "-c", script)["stdout"].strip() == sys.prefix
     script = 'mkdir -p "$PIP_TARGET" && echo "x = 5" > "$PIP_TARGET/mine.py" && python3 -c "import mine; print(mine.x)"'
     assert session.sh(script)["stdout"] == "5\n"
+
+
+@needs_bubblewrap
+def test_an_environment_below_tmp_is_there(start: Start) -> None:
+    """A sandbox has a /tmp of its own, and sees the gateway's Python also where that lies in the host's."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        base = os.path.realpath(sys.executable)
+        subprocess.run([base, "-m", "venv", "--without-pip", folder], check=True)
+        packages = os.pathsep.join([str(Path(__file__).parents[2]), *site.getsitepackages()])
+        python = f"{folder}/bin/python3"
+        with start(python, AGENTCUBE_GATEWAY_BUBBLEWRAP="1", PYTHONPATH=packages) as server:
+            session = server.create()
+            told = session.execute("python3", "-c", "import sys; print(sys.prefix)")
+            assert told["stdout"] == f"{folder}\n", told
+            assert session.sh("touch /tmp/mine && ls /tmp/mine")["exit_code"] == 0
+            session.delete()
 
 
 @needs_bubblewrap
