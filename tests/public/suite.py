@@ -172,6 +172,11 @@ def run(suite: Suite, root: Path, jupyter_path: Path, *, timeout: float) -> dict
         timeout=timeout,
     )
     assert report.is_file(), f"pytest ended with {done.returncode} and no report:\n{done.stdout[-4000:]}"
+    return outcomes(report)
+
+
+def outcomes(report: Path) -> dict[str, Outcome]:
+    """What a report in JUnit's format says of each test."""
     return {name: outcome for case in ET.parse(report).iter("testcase") for name, outcome in [_outcome(case)]}
 
 
