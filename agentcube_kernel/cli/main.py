@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "doctor": ("agentcube_kernel.cli.doctor", "Try every step from the configuration to a cell's answer."),
     "install": ("agentcube_kernel.cli.install", "Install a kernelspec, with AgentCube settings if wanted."),
+    "mcp": (
+        "agentcube_kernel.cli.mcp",
+        "Serve a sandbox to an agent by the Model Context Protocol, on stdio.",
+    ),
     "serve": ("agentcube_kernel.cli.serve", "Run the embedded gateway, an AgentCube for development."),
     "sessions": ("agentcube_kernel.cli.sessions", "List, stop and clean up the sessions of this machine."),
 }

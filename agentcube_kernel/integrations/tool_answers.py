@@ -12,8 +12,9 @@ from .files import read_anywhere, write_anywhere
 from .plain_text import failure_text, plain, shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+    from ..channel.protocol import Event
     from ..sandbox import AsyncSandbox
 
 # Characters of one text in an answer: some thousand tokens of a model's context.
@@ -30,14 +31,22 @@ Answer = dict[str, Any]
 
 async def run_python(sandbox: AsyncSandbox, code: str, timeout: float) -> Answer:
     """Run code in the sandbox's interpreter, whose variables stay."""
+    return (await run_cell(sandbox, code, timeout))[0]
+
+
+async def run_cell(
+    sandbox: AsyncSandbox, code: str, timeout: float, *, on_event: Callable[[Event], None] | None = None
+) -> tuple[Answer, CellResult]:
+    """As `run_python`, with everything that the cell has put out."""
     try:
-        result = await sandbox.run_cell(code, timeout=timeout, queue_timeout=_QUEUE * timeout)
-    except CellTimeoutError as error:
-        seen = CellResult(status="error", execution_count=0, events=error.events)
-        return _of_cell(seen, str(error))
+        result = await sandbox.run_cell(
+            code, timeout=timeout, queue_timeout=_QUEUE * timeout, on_event=on_event
+        )
     except AgentCubeError as error:
-        return {"ok": False, "stdout": "", "stderr": "", "result": None, "displays": [], "error": str(error)}
-    return _of_cell(result, None if result.ok else failure_text(result))
+        events = error.events if isinstance(error, CellTimeoutError) else ()
+        result = CellResult(status="error", execution_count=0, events=events)
+        return _of_cell(result, str(error)), result
+    return _of_cell(result, None if result.ok else failure_text(result)), result
 
 
 def _of_cell(result: CellResult, error: str | None) -> Answer:
