@@ -59,7 +59,7 @@ async def read_anywhere(client: AsyncCodeInterpreterClient, path: str, *, max_by
         raise ResponseError(f"The sandbox sent more of the file {one_line(path)} than it was asked for.")
     if len(data) <= _ONE_ANSWER:
         return data
-    spare = _spare_name()
+    spare = spare_name()
     try:
         done = await client.execute_command_result(["sh", "-c", _COPY_OUT, "sh", path, str(wanted), spare])
         _raise_for(done, path, "read")
@@ -83,7 +83,7 @@ async def write_anywhere(client: AsyncCodeInterpreterClient, path: str, data: by
     if len(data) <= _ONE_ARGUMENT:
         command = ["sh", "-c", _WRITE, "sh", path, base64.b64encode(data).decode()]
     else:
-        spare = _spare_name()
+        spare = spare_name()
         await client.write_file(data, spare)
         command = ["sh", "-c", _COPY_IN, "sh", path, spare]
     _raise_for(await client.execute_command_result(command), path, "written")
@@ -101,7 +101,8 @@ def checked_path(path: str) -> str:
     return f"./{path}" if path.startswith("-") else path
 
 
-def _spare_name() -> str:
+def spare_name() -> str:
+    """A name for a hidden temporary file in the workspace."""
     return f".agentcube-{uuid.uuid4().hex}"
 
 

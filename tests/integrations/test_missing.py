@@ -12,6 +12,7 @@ import pytest
 MODULES = {
     "smolagents": ("smolagents", "smolagents"),
     "mcp": ("mcp", "mcp"),
+    "pydantic_ai": ("pydantic_ai", "pydantic-ai"),
 }
 
 
