@@ -111,7 +111,7 @@ def _raise_for(done: CommandResult, path: str, verb: str) -> None:
         return
     name = one_line(path)
     if done.exit_code == _IS_FOLDER:
-        raise RemoteIsADirectoryError(f"{name} is a folder, not a file.", path=path)
+        raise RemoteIsADirectoryError(f"{name} is a directory, not a file.", path=path)
     if done.exit_code == _IS_MISSING:
         raise RemoteFileNotFoundError(f"The sandbox has no file {name}.", path=path)
     reason = "permission denied" if done.exit_code == _IS_FORBIDDEN else one_line(done.stderr)
