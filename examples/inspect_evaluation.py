@@ -19,7 +19,7 @@ def main() -> None:
     """Evaluate two samples, and print how many were right."""
     outputs: list[ModelOutput] = []
     for _ in range(2):
-        outputs.append(ModelOutput.for_tool_call("mockllm/model", "bash", {"cmd": "cat secret.txt"}))
+        outputs.append(ModelOutput.for_tool_call("mockllm/model", "bash", {"command": "cat secret.txt"}))
         outputs.append(ModelOutput.from_content("mockllm/model", "The word is swordfish."))
     for output in outputs:
         output.usage = ModelUsage()  # else tokens are counted, with a table from the network

@@ -18,6 +18,8 @@ ROOT = Path(__file__).parents[2]
 TOOLS = ("pytest>=9", "pytest-timeout>=2.4", "psutil>=7", "anyio>=4.13")
 FRAMEWORKS: Mapping[str, tuple[str, ...]] = {
     "aisuite": ("aisuite==0.2.0", "docstring-parser", "openai", "pydantic"),
+    "deepagents": ("deepagents==0.7.32", "langchain-tests==1.1.9"),
+    "deepagents-code": ("deepagents-code==0.1.57",),
     "inspect": ("inspect-ai==0.3.285",),
     "mcp": ("mcp==2.3.0", "pillow"),
     "pydantic-ai": ("pydantic-ai-slim==2.68.0",),

@@ -11,6 +11,7 @@ import pytest
 
 MODULES = {
     "smolagents": ("smolagents", "smolagents"),
+    "deepagents": ("deepagents", "deepagents"),
     "inspect_ai": ("inspect_ai", "inspect"),
     "mcp": ("mcp", "mcp"),
     "pydantic_ai": ("pydantic_ai", "pydantic-ai"),
