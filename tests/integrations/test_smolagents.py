@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,13 @@ from smolagents import CodeAgent, FinalAnswerTool
 from smolagents.models import ChatMessage, MessageRole, Model
 from smolagents.utils import AgentError
 
-from agentcube_kernel import AsyncCodeInterpreterClient, ClientStateError, ConfigurationError, Sandbox
+from agentcube_kernel import (
+    AsyncCodeInterpreterClient,
+    ClientStateError,
+    ConfigurationError,
+    Sandbox,
+    SessionNotFoundError,
+)
 from agentcube_kernel.integrations.smolagents import AgentCubeExecutor, arun
 from tests.integrations.examples import output_of
 
@@ -236,3 +243,36 @@ async def test_cancelled_run(executor: AgentCubeExecutor) -> None:
 async def test_example(configured: dict[str, str]) -> None:
     """The example prints what its agents find."""
     assert await output_of("smolagents_agents.py", configured) == "[9, 18, 27]\n"
+
+
+ABANDONED = """
+import os, signal, sys
+from agentcube_kernel.integrations.smolagents import AgentCubeExecutor
+
+executor = AgentCubeExecutor()
+executor("x = 1")
+print(executor.sandbox.session_id, flush=True)
+if sys.argv[1] == "kill":
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("end", ["exit", "kill"])
+async def test_nothing_outlives_the_process(
+    end: str, configured: dict[str, str], needs_sessions: None
+) -> None:
+    """A sandbox that nobody has cleaned up is deleted after its process, however that ended."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", ABANDONED, end, stdout=asyncio.subprocess.PIPE
+    )
+    output, _ = await process.communicate()
+    session = output.decode().strip()
+    assert session
+    async with AsyncCodeInterpreterClient(session_id=session) as client:
+        async with asyncio.timeout(30):
+            while True:
+                try:
+                    await client.health()
+                except SessionNotFoundError:
+                    break
+                await asyncio.sleep(0.2)
