@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 _ONE_ANSWER = 256 * 1024
 _ONE_ARGUMENT = 90 * 1024
 
-_IS_FOLDER, _IS_MISSING, _IS_FORBIDDEN = 71, 72, 73
-_LOOK = '[ -d "$1" ] && exit 71; [ -e "$1" ] || exit 72; [ -r "$1" ] || exit 73; '
+_IS_FOLDER, _IS_MISSING, _IS_FORBIDDEN, _IS_PIPE = 71, 72, 73, 74
+_LOOK = '[ -d "$1" ] && exit 71; [ -e "$1" ] || exit 72; [ -r "$1" ] || exit 73; [ -p "$1" ] && exit 74; '
 _READ = _LOOK + 'head -c "$2" <"$1" | base64'
 _COPY_OUT = _LOOK + 'head -c "$2" <"$1" >"$3"'
 _PLACE = '[ -d "$1" ] && exit 71; mkdir -p -- "$(dirname -- "$1")" || exit; '
@@ -114,5 +114,6 @@ def _raise_for(done: CommandResult, path: str, verb: str) -> None:
         raise RemoteIsADirectoryError(f"{name} is a directory, not a file.", path=path)
     if done.exit_code == _IS_MISSING:
         raise RemoteFileNotFoundError(f"The sandbox has no file {name}.", path=path)
-    reason = "permission denied" if done.exit_code == _IS_FORBIDDEN else one_line(done.stderr)
+    known = {_IS_FORBIDDEN: "permission denied", _IS_PIPE: "it is a pipe, which may never end"}
+    reason = known.get(done.exit_code) or one_line(done.stderr)
     raise RemoteStorageError(f"The file {name} could not be {verb} in the sandbox: {reason}", path=path)

@@ -111,7 +111,7 @@ class AgentCubeExecutor(RemotePythonExecutor):
         """`_print_outputs` is what the latest code has printed, also when it failed."""
         self._busy = threading.Lock()
         self._call: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
-        self._prepared = False
+        self._prepared = not self.additional_imports
 
     def __repr__(self) -> str:
         return f"<AgentCubeExecutor on {self.sandbox!r}>"

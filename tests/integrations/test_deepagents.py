@@ -10,10 +10,12 @@ pytest.importorskip(
     "langchain_tests", reason="tests/integrations/test_frameworks.py runs this where deepagents is"
 )
 
+from langchain_core.tools import StructuredTool
 from langchain_tests.integration_tests import SandboxIntegrationTests
 
 from agentcube_kernel import ConfigurationError, Sandbox
 from agentcube_kernel.integrations.deepagents import AgentCubeBackend
+from agentcube_kernel.integrations.tools import sandbox_tools
 from tests.integrations.examples import output_of
 
 pytestmark = [
@@ -92,6 +94,15 @@ def test_own_and_given_sandboxes(configured: dict[str, str]) -> None:
         assert sandbox.run_cell("1").text == "1"
     with pytest.raises(ConfigurationError, match="Sandbox"):
         AgentCubeBackend("x")  # type: ignore[arg-type]
+
+
+def test_plain_tools(backend: AgentCubeBackend) -> None:
+    """The plain functions are tools of LangChain, which reads their descriptions from their docstrings."""
+    functions = sandbox_tools(backend.sandbox)
+    tools = [StructuredTool.from_function(each, parse_docstring=True) for each in functions]
+    assert [tool.name for tool in tools] == ["run_python", "run_shell", "read_file", "write_file"]
+    assert tools[0].args["code"]["description"] == "The Python code to run."
+    assert tools[0].invoke({"code": "6 * 7"})["result"] == "42"
 
 
 async def test_example(configured: dict[str, str]) -> None:

@@ -10,12 +10,16 @@ pytest.importorskip(
     "pydantic_ai", reason="tests/integrations/test_frameworks.py runs this where pydantic-ai is"
 )
 
+from pydantic_ai import Agent
+from pydantic_ai.models.test import TestModel
 from pydantic_ai.workspaces import WorkspaceOutputLimitError, WorkspaceRef
 from pydantic_ai.workspaces.conformance import WorkspaceBackendSuite
 
 from agentcube_kernel import AsyncCodeInterpreterClient
 from agentcube_kernel.integrations.pydantic_ai import AgentCubeWorkspace
+from agentcube_kernel.integrations.tools import asandbox_tools
 from tests.integrations.examples import output_of
+from tests.sandboxes import opened
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("needs_sessions")]
 
@@ -87,6 +91,19 @@ def test_foreign_ref(configured: dict[str, str]) -> None:
     """The workspace of another provider is refused."""
     with pytest.raises(ValueError, match="e2b"):
         AgentCubeWorkspace(WorkspaceRef(provider="e2b", id="x"))
+
+
+async def test_plain_tools(configured: dict[str, str]) -> None:
+    """The plain functions are tools of an agent as they are, with a description of each argument."""
+    model = TestModel()
+    async with opened() as sandbox:
+        agent = Agent(model, tools=asandbox_tools(sandbox))
+        assert '"ok":true' in (await agent.run("task")).output
+    parameters = model.last_model_request_parameters
+    assert parameters is not None
+    schemas = {tool.name: tool.parameters_json_schema for tool in parameters.function_tools}
+    assert set(schemas) == {"run_python", "run_shell", "read_file", "write_file"}
+    assert all(each["description"] for each in schemas["write_file"]["properties"].values())
 
 
 async def test_example(configured: dict[str, str]) -> None:

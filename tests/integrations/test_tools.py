@@ -85,6 +85,8 @@ def test_failures_are_answers(sandbox: Sandbox) -> None:
     assert "is a directory" in tools["write_file"](".", "x")["error"]
     assert not tools["write_file"]("x", None)["ok"]
     assert not tools["read_file"]("")["ok"]
+    assert tools["run_shell"]("mkfifo pipe")["ok"]
+    assert "is a pipe" in tools["read_file"]("pipe")["error"]
     assert tools["run_python"]("open('b', 'wb').write(bytes(range(256)))")["ok"]
     assert "not text" in tools["read_file"]("b")["error"]
 
