@@ -34,7 +34,13 @@ FOUND_BY_NAME = re.compile(r"__|_repr_|_op_|_read_")
 # Distributions that are needed though no module of ours imports them, and why.
 NOT_IMPORTED: dict[str, str] = {}
 # Modules that no installed distribution tells the name of here.
-DISTRIBUTIONS = {"backports": "backports-tarfile", "pyarrow": "pyarrow", "httpx2": "httpx2"}
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "backports": "backports-tarfile",
+    "httpx2": "httpx2",
+    "pyarrow": "pyarrow",
+    "pydantic_ai": "pydantic-ai-slim",
+}
 
 
 def definitions(path: Path) -> Iterator[tuple[str, int]]:

@@ -7,7 +7,6 @@ from typing import Any
 from ..client.code_interpreter import AsyncCodeInterpreterClient
 from ..errors import AgentCubeError, SessionNotFoundError
 from ..sync_sandbox import Sandbox
-from .deepagents import AgentCubeBackend
 from .missing import missing_framework
 
 try:
@@ -17,8 +16,10 @@ try:
         SandboxProvider,
         SandboxProviderMetadata,
     )
+
+    from .deepagents import AgentCubeBackend
 except ImportError as error:
-    raise missing_framework("deepagents-code", "deepagents") from error
+    raise missing_framework("deepagents-code", "deepagents-code") from error
 
 
 class AgentCubeProvider(SandboxProvider):

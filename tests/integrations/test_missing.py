@@ -12,6 +12,7 @@ import pytest
 MODULES = {
     "smolagents": ("smolagents", "smolagents"),
     "deepagents": ("deepagents", "deepagents"),
+    "deepagents_code": ("deepagents_code", "deepagents-code"),
     "inspect_ai": ("inspect_ai", "inspect"),
     "mcp": ("mcp", "mcp"),
     "pydantic_ai": ("pydantic_ai", "pydantic-ai"),
